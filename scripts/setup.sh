@@ -1,0 +1,267 @@
+#!/usr/bin/env bash
+# Brings a fresh Debian 12/13 or Ubuntu 22.04+ to a working build of Spike. Safe to run again: what is there stays.
+set -euo pipefail
+
+least=1.95                 # rust-version of the workspace
+bpf_linker_version=0.10.3
+cargo_deny_version=0.20.2
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/setup.sh [--build] [--test] [--lint]
+
+  --build  what `cargo xtask build` needs (this is the default, and part of the others):
+           a C compiler, Rust, a Rust compiler with core's source, bpf-linker
+  --test   also the servers, clients and tools of `cargo xtask test`; none of them is started
+  --lint   also what `cargo xtask lint` needs: rustfmt, clippy, cargo-deny
+TEXT
+}
+
+want_test=no want_lint=no
+for option in "$@"; do
+    case $option in
+        --build) ;;
+        --test) want_test=yes ;;
+        --lint) want_lint=yes ;;
+        -h | --help) usage; exit 0 ;;
+        *) usage >&2; exit 2 ;;
+    esac
+done
+
+cargo_bin=${CARGO_HOME:-$HOME/.cargo}/bin
+given_path=$PATH
+# rustup's Rust before an older one of the distribution.
+PATH=$cargo_bin:$PATH:/usr/sbin:/sbin
+
+step() { printf '==> %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+if [ "$(id -u)" = 0 ]; then
+    sudo=()
+elif have sudo; then
+    sudo=(sudo)
+else
+    fail "neither root nor sudo: run this as root"
+fi
+have apt-get || fail "no apt-get: this script knows Debian and Ubuntu; README.md lists what to install by hand"
+
+# --- apt, without starting a service -------------------------------------------------------------------------------
+
+guard=/usr/sbin/policy-rc.d
+guard_is_ours=no
+remove_guard() {
+    if [ $guard_is_ours = yes ]; then
+        "${sudo[@]}" rm -f $guard
+        guard_is_ours=no
+    fi
+}
+trap remove_guard EXIT
+
+updated=no
+apt_update() {
+    [ $updated = no ] || return 0
+    step "apt-get update"
+    "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq || step "apt-get update had errors; going on"
+    updated=yes
+}
+
+candidate() { # the version that apt would install, or nothing
+    apt-cache policy "$1" | sed -n 's/^  Candidate: //p' | grep -v '(none)' || true
+}
+
+apt_install() {
+    apt_update
+    step "apt-get install $*"
+    if [ ! -e $guard ]; then # packages of servers start them unless this says no
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $guard >/dev/null
+        guard_is_ours=yes
+        "${sudo[@]}" chmod 755 $guard
+    fi
+    # Nothing of the machine's owner is removed for Spike's sake.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Use-Pty=0 install -y -qq --no-install-recommends --no-remove "$@" </dev/null
+    remove_guard
+}
+
+# --- Rust -----------------------------------------------------------------------------------------------------------
+
+new_enough() { # version
+    [ -n "$1" ] && [ "$(printf '%s\n%s\n' "$least" "$1" | sort -V | head -n 1)" = "$least" ]
+}
+release_of() { # rustc; the pre-release part is not compared
+    "$1" -vV 2>/dev/null | sed -n 's/^release: \([0-9.]*\).*/\1/p' || true
+}
+has_source() { # rustc
+    new_enough "$(release_of "$1")" && [ -e "$("$1" --print sysroot)/lib/rustlib/src/rust/library/core/src/lib.rs" ]
+}
+
+distribution_has_rust() { # the -web packages are the newer Rust that Debian keeps for browsers
+    apt_update
+    local version
+    version=$(candidate rustc-web)
+    new_enough "${version%%+*}"
+}
+
+install_rust() {
+    if have rustup; then
+        step "the active Rust is older than $least: updating rustup's stable toolchain"
+        timeout 900 rustup toolchain install stable --profile minimal ||
+            fail "rustup could not install a stable toolchain of $least or newer"
+        rustup default >/dev/null 2>&1 || rustup default stable
+    elif distribution_has_rust; then
+        apt_install rustc-web cargo-web rust-web-src
+    elif [ -n "$(candidate rustup)" ]; then
+        apt_install rustup
+        timeout 900 rustup toolchain install stable --profile minimal --component rust-src &&
+            rustup default stable || fail "rustup could not install the stable toolchain"
+    else
+        apt_install curl ca-certificates
+        step "rustup from sh.rustup.rs"
+        timeout 900 sh -c 'curl --proto "=https" --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y --no-modify-path --profile minimal --component rust-src' ||
+            fail "rustup could not be installed from sh.rustup.rs"
+    fi
+    hash -r
+    new_enough "$(release_of rustc)" ||
+        fail "rustc is $(release_of rustc), Spike needs $least: run 'rustup update stable', or 'rustup default stable'"
+}
+
+# The compiler that the build will take for the kernel programs: the active one, another of rustup's, the distribution's.
+find_kernel_rustc() {
+    local rustc
+    for rustc in rustc "${RUSTUP_HOME:-$HOME/.rustup}"/toolchains/stable*/bin/rustc \
+        "${RUSTUP_HOME:-$HOME/.rustup}"/toolchains/*/bin/rustc /usr/bin/rustc; do
+        if have "$rustc" && has_source "$rustc"; then
+            kernel_rustc=$rustc
+            return 0
+        fi
+    done
+    return 1
+}
+
+install_kernel_rustc() {
+    if have rustup; then
+        step "rustup component add rust-src (core's source, to build it for the kernel)"
+        if timeout 120 rustup component add rust-src; then
+            find_kernel_rustc && return 0
+        fi
+        step "rustup could not; asking the distribution"
+    fi
+    if distribution_has_rust; then
+        apt_install rustc-web cargo-web rust-web-src
+    fi
+    find_kernel_rustc || fail "no Rust compiler of $least or newer with core's source:" \
+        "neither 'rustup component add rust-src' nor apt's rustc-web, cargo-web, rust-web-src could be had"
+}
+
+# --- tools from crates.io -------------------------------------------------------------------------------------------
+
+# Which LLVM an installed bpf-linker was built for; nothing if cargo does not know.
+bpf_linker_features() {
+    local record=${CARGO_HOME:-$HOME/.cargo}/.crates2.json
+    [ ! -e "$record" ] || grep -o '"bpf-linker [^}]*' "$record" | grep -o '"features":\[[^]]*\]' || true
+}
+
+install_bpf_linker() {
+    local major feature features
+    major=$("$kernel_rustc" -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    case $major in
+        20 | 21 | 22) feature=rust-llvm-$major ;;
+        # It loads LLVM at run time by its stable C interface; what it knows of 22 drives 23 as well (tried).
+        23) feature=rust-llvm-22 ;;
+        *) fail "bpf-linker $bpf_linker_version works with LLVM 20 to 23, $kernel_rustc has $major:" \
+            "run 'rustup override set $least' here, then this again" ;;
+    esac
+    features=$(bpf_linker_features)
+    if have bpf-linker && bpf-linker --version >/dev/null 2>&1; then
+        case $features in
+            '' | *"\"$feature\""*) step "bpf-linker: $(command -v bpf-linker), $(bpf-linker --version)"; return 0 ;;
+            *) step "bpf-linker was built for another LLVM than $major ($features)" ;;
+        esac
+    fi
+    step "cargo install bpf-linker $bpf_linker_version for LLVM $major"
+    # Outside the workspace, so that its configuration does not apply; --force replaces one for another LLVM.
+    (cd / && cargo install bpf-linker --version "$bpf_linker_version" --locked --force \
+        --no-default-features --features $feature)
+    hash -r
+    bpf-linker --version >/dev/null || fail "bpf-linker was installed but does not run"
+}
+
+install_lint_tools() {
+    local tool
+    for tool in fmt clippy; do
+        have "cargo-$tool" && cargo "$tool" --version >/dev/null 2>&1 && continue
+        if have rustup; then
+            step "rustup component add for cargo $tool"
+            timeout 300 rustup component add "${tool/fmt/rustfmt}" || fail "rustup could not add cargo $tool"
+        else
+            if [ $tool = fmt ]; then apt_install rustfmt-web; else apt_install rust-web-clippy; fi
+        fi
+    done
+    # Clippy for the kernel programs has to be their compiler's own.
+    if [ "$("$kernel_rustc" --print sysroot)" = /usr ] && [ ! -e /usr/bin/clippy-driver ]; then
+        apt_install rust-web-clippy
+    fi
+    have git || apt_install git # cargo-deny clones the advisory database
+    if have cargo-deny; then
+        step "cargo-deny: $(cargo-deny --version)"
+    else
+        step "cargo install cargo-deny $cargo_deny_version (takes a few minutes)"
+        # Unoptimised builds in half the time and still checks in seconds.
+        (cd / && cargo install cargo-deny --version "$cargo_deny_version" --locked --debug)
+    fi
+}
+
+# --- programs of the system tests -----------------------------------------------------------------------------------
+
+install_test_programs() {
+    local pair program package wanted=()
+    # program:package, and the package's other name where distributions differ
+    for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
+        capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
+        tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
+        IFS=: read -r program package other <<<"$pair"
+        have "$program" && continue
+        apt_update
+        if [ -z "$(candidate "$package")" ] && [ -n "$other" ]; then
+            package=$other
+        fi
+        wanted+=("$package")
+    done
+    if [ ${#wanted[@]} = 0 ]; then
+        step "test programs: all there"
+        return 0
+    fi
+    if ! have tshark; then # else wireshark-common asks whether users other than root may capture
+        apt_install debconf
+        echo 'wireshark-common wireshark-common/install-setuid boolean false' |
+            "${sudo[@]}" debconf-set-selections
+    fi
+    apt_install "${wanted[@]}"
+}
+
+# --- what is done ---------------------------------------------------------------------------------------------------
+
+missing=()
+have cc || missing+=(gcc libc6-dev)
+have make || missing+=(make)
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+step "C compiler: $(command -v cc)"
+
+new_enough "$(release_of rustc)" && have cargo || install_rust
+step "Rust: $(rustc --version) in $(rustc --print sysroot)"
+
+find_kernel_rustc || install_kernel_rustc
+step "compiler of the kernel programs: $("$kernel_rustc" --version) in $("$kernel_rustc" --print sysroot)"
+
+install_bpf_linker
+if [ $want_test = yes ]; then install_test_programs; fi
+if [ $want_lint = yes ]; then install_lint_tools; fi
+
+case :$given_path: in
+    *:"$cargo_bin":*) ;;
+    *) [ "$(command -v cargo)" != "$cargo_bin/cargo" ] || step "add $cargo_bin to PATH to have cargo" ;;
+esac
+step "ready: cargo xtask build"

@@ -1,0 +1,142 @@
+//! The command line: the agent's start, and a client of its API for everything else.
+
+mod agent;
+mod capture;
+mod cleanup;
+mod client;
+mod doctor;
+mod exec;
+mod fault;
+mod human;
+mod map;
+mod output;
+mod panic;
+mod recorder;
+mod status;
+mod table;
+
+use std::{io, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Sees, breaks and captures the calls between services on this host.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spike",
+    version,
+    after_help = "Start the agent as root with `spike agent`; every other command but `doctor` and `cleanup` talks \
+                  to it.\nFor example: spike fault add latency --delay 200ms --from process=curl --to port=8080"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (root, in the foreground)
+    Agent(agent::AgentArgs),
+    /// Show how the agent is doing
+    Status(status::StatusArgs),
+    /// Show which kernel facilities are there, and what is lost without the others
+    Doctor(doctor::DoctorArgs),
+    /// Show who calls whom
+    Map(map::MapArgs),
+    /// Break chosen calls for a limited time
+    Fault(fault::FaultArgs),
+    /// Everything off: remove all faults and stop all captures
+    Panic(panic::PanicArgs),
+    /// Capture packets of chosen calls
+    Capture(capture::CaptureArgs),
+    /// Run a command with faults and a capture that touch it and its children alone
+    Exec(exec::ExecArgs),
+    /// Remove what a killed agent left behind
+    Cleanup(cleanup::CleanupArgs),
+}
+
+/// Reads the command line, does what it says, and tells how that went by the exit status.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        // `spike map | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Agent(args) => agent::run(args).map(done),
+        Command::Status(args) => block_on(status::run(args)).map(done),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Map(args) => block_on(map::run(args)).map(done),
+        Command::Fault(args) => block_on(fault::run(args)).map(done),
+        Command::Panic(args) => block_on(panic::run(args)).map(done),
+        Command::Capture(args) => block_on(capture::run(args)),
+        Command::Exec(args) => exec::run(args),
+        Command::Cleanup(args) => cleanup::run(&args),
+    }
+}
+
+/// Runs a client command on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(work)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_read() {
+        for line in [
+            "spike agent --listen off --socket /s --state-dir /d --cgroup /sys/fs/cgroup --config spike.toml",
+            "spike status --json",
+            "spike map",
+            "spike doctor --json",
+            "spike fault add latency --delay 200ms --jitter 50ms --from process=curl --to port=8080 --percent 50 \
+             --ttl 10m --name slow",
+            "spike fault add refuse --everything --socket /s --json",
+            "spike fault list --json",
+            "spike fault remove slow fast",
+            "spike fault clear",
+            "spike panic",
+            "spike capture run --output - --for 10s --count 5 --interface lo --interface eth0 --to port=80",
+            "spike exec --fault refuse --fault reset --capture out.pcapng -- curl -v --fault x",
+            "spike exec curl -v",
+            "spike cleanup --check",
+        ] {
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "spike",
+            "spike agent --listen 0.0.0.0:1",
+            "spike capture run",
+            "spike exec",
+            "spike fault add",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+    }
+}

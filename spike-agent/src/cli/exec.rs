@@ -1,0 +1,226 @@
+//! `spike exec`: runs a command with faults and a capture that touch it and its children alone.
+
+mod child;
+mod signals;
+
+use std::{
+    ffi::OsString,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::task::JoinHandle;
+
+use self::{child::Waiting, signals::Signals};
+use super::{
+    block_on,
+    client::{Client, ClientError},
+    fault::fault_path,
+    output::note,
+    recorder::{Recorder, Summary, stop},
+};
+use crate::model::{
+    RawCapture, RawEnd, RawExec, RawFault,
+    fault_words::FaultWords,
+    view::{ExecView, FaultView},
+};
+
+/// How long the packets that a command sent last may take to reach the capture.
+const LAST_PACKETS: Duration = Duration::from_millis(200);
+/// How long the capture may take to end after that.
+const LAST_PIECES: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    client: Client,
+    /// Fault in the words of `spike fault add`, such as 'latency --delay 200ms --to port=8080'; may be given several
+    /// times
+    #[arg(long = "fault", value_name = "WORDS")]
+    faults: Vec<String>,
+    /// Write the command's packets to this pcapng file
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(args: ExecArgs) -> Result<ExitCode> {
+    if args.capture.as_deref() == Some(Path::new("-")) {
+        bail!("--capture -: standard output is the command's; name a file");
+    }
+    let faults = args
+        .faults
+        .iter()
+        .map(|words| read_fault(words))
+        .collect::<Result<Vec<_>>>()?;
+    // Before any thread is started, for threads inherit which signals are blocked.
+    let signals = signals::block().context("take over the signals")?;
+    block_on(run_with(args, faults, signals))
+}
+
+fn read_fault(words: &str) -> Result<RawFault> {
+    let fault = FaultWords::parse_str(words)
+        .with_context(|| format!("--fault '{words}'"))?
+        .to_raw()?;
+    if fault.from.cgroup.is_some() {
+        bail!("--fault '{words}': from.cgroup: the command gets a cgroup of its own; leave it out");
+    }
+    Ok(fault)
+}
+
+async fn run_with(args: ExecArgs, faults: Vec<RawFault>, signals: Signals) -> Result<ExitCode> {
+    // The agent is asked first: without it, nothing is started.
+    args.client.get::<serde_json::Value>("/v1/status").await?;
+    let mask = signals.mask_before();
+    let signals = signals.listen().context("watch the signals")?;
+    let waiting = Waiting::start(&args.command, mask).context("start a process for the command")?;
+    let pid = waiting.pid();
+    let exec: ExecView = args.client.post("/v1/exec", &RawExec { pid }).await?;
+    let scope = Scope {
+        client: args.client.clone(),
+        exec,
+    };
+    let (faults, recording) = match scope.arm(faults, args.capture).await {
+        Ok(armed) => armed,
+        Err(error) => {
+            let _ = scope.end().await;
+            return Err(error);
+        }
+    };
+    let status = match waiting.release() {
+        Ok(child) => Ok(child.wait(&signals).await.context("wait for the command")?),
+        Err(error) => Err(error),
+    };
+    // From here on, the command's own status is what counts; what goes wrong is only told.
+    let told = |result: Result<()>| result.unwrap_or_else(|error| note(format_args!("{error:#}")));
+    told(scope.report(&faults).await);
+    if let Some(recording) = recording {
+        told(recording.finish(&scope.client).await);
+    }
+    told(scope.end().await.map_err(Into::into));
+    Ok(match status {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            let name = args
+                .command
+                .first()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            note(format_args!("run `{name}`: {error}"));
+            // As env(1) has it.
+            ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            })
+        }
+    })
+}
+
+/// The command's status; 128+n when signal n ended it, as a shell has it.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+}
+
+/// The command's cgroup, as the agent knows it.
+struct Scope {
+    client: Client,
+    exec: ExecView,
+}
+
+impl Scope {
+    /// Puts faults and capture in force, for this cgroup alone.
+    async fn arm(
+        &self,
+        faults: Vec<RawFault>,
+        capture: Option<PathBuf>,
+    ) -> Result<(Vec<String>, Option<Recording>)> {
+        let within = |from: RawEnd| RawEnd {
+            cgroup: Some(self.exec.cgroup.clone()),
+            ..from
+        };
+        let recording = match capture {
+            Some(output) => {
+                let request = RawCapture {
+                    from: within(RawEnd::default()),
+                    ..RawCapture::default()
+                };
+                let recorder = Recorder::start(&self.client, &request, &output).await?;
+                let id = recorder.id().to_owned();
+                Some(Recording {
+                    id,
+                    writing: tokio::spawn(recorder.write_all()),
+                })
+            }
+            None => None,
+        };
+        let mut names = Vec::new();
+        for fault in faults {
+            // The cgroup narrows it: `everything` means everything of the command.
+            let fault = RawFault {
+                from: within(fault.from.clone()),
+                everything: false,
+                ..fault
+            };
+            names.push(self.client.post::<FaultView>("/v1/faults", &fault).await?.name);
+        }
+        Ok((names, recording))
+    }
+
+    /// Tells of faults that did nothing.
+    async fn report(&self, faults: &[String]) -> Result<()> {
+        for name in faults {
+            match self.client.get::<FaultView>(&fault_path(name)).await {
+                Ok(FaultView {
+                    note: Some(remark), ..
+                }) => note(format_args!("fault {name}: {remark}")),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {
+                    note(format_args!(
+                        "fault {name} was removed or expired before the command ended"
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes faults, captures and the cgroup away.
+    async fn end(&self) -> Result<(), ClientError> {
+        self.client
+            .delete::<()>(&format!("/v1/exec/{}", self.exec.id))
+            .await
+    }
+}
+
+/// The capture of the command's packets.
+struct Recording {
+    id: String,
+    writing: JoinHandle<Result<Summary>>,
+}
+
+impl Recording {
+    async fn finish(self, client: &Client) -> Result<()> {
+        tokio::time::sleep(LAST_PACKETS).await;
+        if !self.writing.is_finished() {
+            stop(client, &self.id).await?;
+        }
+        let ended = tokio::time::timeout(LAST_PIECES, self.writing).await;
+        note(
+            ended
+                .context("the last packets did not arrive in time")?
+                .context("write the capture")??,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! What the agent is told at its start: built-in values, then `spike.toml`, then the command line.
+
+mod listen;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+pub use listen::Listen;
+
+/// Where the agent answers unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/spike/spike.sock";
+/// Where the agent keeps what it must find again.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/spike";
+
+/// What the agent runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// Loopback address of the HTTP API, or off.
+    pub listen: Listen,
+    /// Unix socket of the HTTP API.
+    pub socket: PathBuf,
+    /// Directory of the token and of what a crash would leave behind.
+    pub state_dir: PathBuf,
+    /// Directory of the cgroup to observe; `None` means the root of the cgroup2 hierarchy, wherever it is mounted.
+    pub cgroup: Option<PathBuf>,
+    /// Least level of what is logged.
+    pub log_level: LogLevel,
+}
+
+/// How much the agent tells on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what may be wrong.
+    Warn,
+    /// And what operators asked for.
+    #[default]
+    Info,
+    /// And what the agent decides.
+    Debug,
+    /// And what it sees.
+    Trace,
+}
+
+/// Values that were said, on the command line or in the file; what was not said is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Said {
+    /// Loopback address of the HTTP API, or `off` [default: 127.0.0.1:7390]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<Listen>,
+    /// Unix socket of the HTTP API [default: /run/spike/spike.sock]
+    #[arg(long, value_name = "PATH", env = "SPIKE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Directory for the API's token and for what must be found again after a crash [default: /var/lib/spike]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Directory of the cgroup to observe [default: the root of the cgroup2 hierarchy, found]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// How much to tell on standard error [default: info]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+impl AgentConfig {
+    /// Joins the command line with the file, if there is one; the command line wins.
+    pub fn load(line: Said, file: Option<&Path>) -> Result<Self> {
+        let file = match file {
+            Some(path) => read_file(path)?,
+            None => Said::default(),
+        };
+        Ok(Self {
+            listen: line.listen.or(file.listen).unwrap_or_default(),
+            socket: line
+                .socket
+                .or(file.socket)
+                .unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            state_dir: line
+                .state_dir
+                .or(file.state_dir)
+                .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            cgroup: line.cgroup.or(file.cgroup),
+            log_level: line.log_level.or(file.log_level).unwrap_or_default(),
+        })
+    }
+}
+
+/// Errors show the line and the key.
+fn read_file(path: &Path) -> Result<Said> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("read the configuration {shown}"))?;
+    toml::from_str(&text).with_context(|| format!("read the configuration {shown}"))
+}
+
+impl From<LogLevel> for tracing::level_filters::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, line: Said) -> Result<AgentConfig> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        AgentConfig::load(line, Some(file.path()))
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let line = Said {
+            log_level: Some(LogLevel::Warn),
+            ..Said::default()
+        };
+        let config = load(
+            "listen = \"off\"\nlog-level = \"trace\"\nstate-dir = \"/s\"",
+            line,
+        )
+        .unwrap();
+        assert_eq!((config.listen, config.log_level), (Listen::Off, LogLevel::Warn));
+        assert_eq!(config.state_dir, Path::new("/s"));
+        assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn a_wrong_file_names_the_key() {
+        for (toml, wanted) in [
+            ("socket_path = \"/x\"", "socket_path"),
+            ("listen = \"0.0.0.0:7390\"", "loopback"),
+            ("listen = 7390", "listen"),
+            ("log-level = \"loud\"", "loud"),
+        ] {
+            let error = format!("{:#}", load(toml, Said::default()).unwrap_err());
+            assert!(error.contains(wanted), "{error}");
+        }
+        let missing = AgentConfig::load(Said::default(), Some(Path::new("/nowhere/spike.toml")));
+        assert!(missing.unwrap_err().to_string().contains("/nowhere/spike.toml"));
+    }
+}

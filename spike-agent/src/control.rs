@@ -1,0 +1,235 @@
+//! Every operator verb, once, for all doors alike.
+
+mod captures;
+mod error;
+mod execs;
+mod planes;
+
+use std::sync::Arc;
+
+pub use captures::CaptureStream;
+pub use error::ControlError;
+pub use planes::{CaptureCounts, CaptureHandle, Planes};
+
+use self::{captures::Captures, execs::Execs};
+use crate::{
+    fault::book::{ArmedFault, Book},
+    model::{
+        CaptureSpec, Fault, FieldError, RawCapture, RawFault,
+        view::{CaptureView, ExecView, FaultList, FaultView, MapView, PanicView, Status},
+    },
+};
+
+/// Carries out what operators ask for; cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    book: Arc<Book>,
+    planes: Arc<dyn Planes>,
+    captures: Arc<Captures>,
+    execs: Arc<Execs>,
+}
+
+impl Control {
+    /// Joins the book of faults with the planes that carry them out.
+    pub fn new(book: Arc<Book>, planes: Arc<dyn Planes>) -> Self {
+        Self {
+            book,
+            planes,
+            captures: Arc::default(),
+            execs: Arc::default(),
+        }
+    }
+
+    /// How the agent is doing.
+    pub fn status(&self) -> Status {
+        let mut status = self.planes.status();
+        status.faults = self.book.list().len() as u64;
+        status.captures = self.captures.running();
+        status
+    }
+
+    /// Who calls whom.
+    pub fn service_map(&self) -> Result<MapView, ControlError> {
+        self.planes
+            .service_map()
+            .map_err(|error| ControlError::internal("read the service map", &error))
+    }
+
+    /// Arms a fault; answers once it is in force.
+    pub async fn fault_add(&self, raw: &RawFault) -> Result<FaultView, ControlError> {
+        let fault = Fault::try_from(raw)?;
+        self.check_cgroup(fault.selector.from.cgroup.as_deref())?;
+        let armed = self.book.add(fault)?;
+        if let Err(error) = self.planes.settle().await {
+            self.book.remove_where(|other| other.id == armed.id);
+            return Err(ControlError::unavailable("put the fault in force", &error));
+        }
+        tracing::info!(
+            fault = armed.fault.name,
+            effect = armed.fault.effect.kind(),
+            "fault armed"
+        );
+        Ok(self.fault_view(&armed))
+    }
+
+    /// All armed faults.
+    pub fn faults(&self) -> FaultList {
+        FaultList {
+            faults: self
+                .book
+                .list()
+                .iter()
+                .map(|armed| self.fault_view(armed))
+                .collect(),
+        }
+    }
+
+    /// One armed fault.
+    pub fn fault(&self, name: &str) -> Result<FaultView, ControlError> {
+        let armed = self
+            .book
+            .get(name)
+            .ok_or_else(|| ControlError::no_such("fault", name))?;
+        Ok(self.fault_view(&armed))
+    }
+
+    /// Removes a fault; answers, with its last counts, once it is out of force.
+    pub async fn fault_remove(&self, name: &str) -> Result<FaultView, ControlError> {
+        let armed = self
+            .book
+            .get(name)
+            .ok_or_else(|| ControlError::no_such("fault", name))?;
+        // The kernel's counts go with its rules.
+        let view = self.fault_view(&armed);
+        self.remove_where(|other| other.id == armed.id).await?;
+        Ok(view)
+    }
+
+    /// Removes all faults; answers, with their names, once they are out of force.
+    pub async fn fault_clear(&self) -> Result<Vec<String>, ControlError> {
+        self.remove_where(|_| true).await
+    }
+
+    /// Everything off: removes all faults and stops all captures.
+    pub async fn panic(&self) -> Result<PanicView, ControlError> {
+        let captures = self.capture_stop_all();
+        let faults = self.fault_clear().await?;
+        tracing::warn!(
+            faults = faults.len(),
+            captures = captures.len(),
+            "panic: everything is off"
+        );
+        Ok(PanicView { faults, captures })
+    }
+
+    /// Starts a capture; answers once it takes packets.
+    pub async fn capture_start(&self, raw: &RawCapture) -> Result<CaptureView, ControlError> {
+        let spec = CaptureSpec::try_from(raw)?;
+        self.check_cgroup(spec.selector.from.cgroup.as_deref())?;
+        self.captures.check_room()?;
+        let handle = self
+            .planes
+            .capture_start(spec)
+            .await
+            .map_err(ControlError::from_planes("start the capture"))?;
+        Ok(Captures::insert(&self.captures, handle))
+    }
+
+    /// All captures: those that run and the last that ended.
+    pub fn captures(&self) -> Vec<CaptureView> {
+        self.captures.list()
+    }
+
+    /// One capture.
+    pub fn capture(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.view(id)
+    }
+
+    /// The file of a capture as it grows; it has one reader.
+    pub fn capture_stream(&self, id: &str) -> Result<CaptureStream, ControlError> {
+        self.captures.stream(id)
+    }
+
+    /// Stops a capture; its stream then ends properly.
+    pub fn capture_stop(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.stop(id)
+    }
+
+    /// Stops all captures and tells their ids; their streams then end properly.
+    pub fn capture_stop_all(&self) -> Vec<String> {
+        self.captures.stop_all()
+    }
+
+    /// Puts the process `pid`, a child of the client `client_pid`, into a cgroup of its own.
+    ///
+    /// It ends with the client, if that does not end it.
+    pub fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView, ControlError> {
+        let watch = execs::watch(client_pid)?;
+        let begun = self.planes.exec_begin(pid, client_pid);
+        let view = begun.map_err(ControlError::from_planes(
+            "put the command in a cgroup of its own",
+        ))?;
+        self.execs.insert(view.clone());
+        let (control, id) = (self.clone(), view.id.clone());
+        tokio::spawn(async move {
+            watch.ended().await;
+            if let Ok(()) = control.exec_end(&id).await {
+                tracing::warn!(
+                    exec = id,
+                    client_pid,
+                    "client of `spike exec` is gone; its faults are removed"
+                );
+            }
+        });
+        Ok(view)
+    }
+
+    /// Ends what `exec_begin` began: removes the faults and stops the captures of its cgroup, and frees it.
+    pub async fn exec_end(&self, id: &str) -> Result<(), ControlError> {
+        let exec = self
+            .execs
+            .take(id)
+            .ok_or_else(|| ControlError::no_such("command", id))?;
+        self.captures.stop_of_cgroup(&exec.cgroup);
+        let is_its_own =
+            |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
+        let removed = self.remove_where(is_its_own).await;
+        self.planes
+            .exec_end(id)
+            .map_err(|error| ControlError::internal("free the command's cgroup", &error))?;
+        removed.map(drop)
+    }
+
+    async fn remove_where(
+        &self,
+        is_chosen: impl Fn(&ArmedFault) -> bool,
+    ) -> Result<Vec<String>, ControlError> {
+        let removed = self.book.remove_where(is_chosen);
+        let names: Vec<String> = removed.iter().map(|armed| armed.fault.name.clone()).collect();
+        if !names.is_empty() {
+            tracing::info!(faults = ?names, "faults removed");
+            let settled = self.planes.settle().await;
+            settled.map_err(|error| ControlError::unavailable("take the faults out of force", &error))?;
+        }
+        Ok(names)
+    }
+
+    fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {
+        match path.filter(|path| *path != "/") {
+            Some(path) => self
+                .planes
+                .check_cgroup(path)
+                .map_err(|error| error.within("from")),
+            None => Ok(()),
+        }
+    }
+
+    fn fault_view(&self, armed: &ArmedFault) -> FaultView {
+        armed.view(self.planes.kernel_counts(armed.id))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What the verbs need of the rest of the agent; a test can stand in for it.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use anyhow::Result;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{
+    CaptureSpec, FieldError,
+    view::{ExecView, MapView, Status},
+};
+
+/// The observe, intercept and packet planes, as far as operators reach them.
+///
+/// An error whose cause is a [`FieldError`] is shown as the operator's; every other one as the agent's own.
+pub trait Planes: Send + Sync + 'static {
+    /// How the agent is doing; the numbers of faults and captures are filled in by the caller.
+    fn status(&self) -> Status;
+
+    /// Who calls whom.
+    fn service_map(&self) -> Result<MapView>;
+
+    /// Called after the book of faults changed; resolves when the kernel's rules and the listeners follow it.
+    fn settle(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Connections matched and affected by a fault that the kernel decides; `None` for every other fault.
+    fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)>;
+
+    /// Starts a capture; resolves when it takes packets.
+    fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>>;
+
+    /// Puts the process `pid` into a cgroup of its own. Must refuse one that is not a child of `client_pid`, for the
+    /// client may be allowed less than the agent is.
+    fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView>;
+
+    /// Frees the cgroup of a command: what still runs in it goes back to where it came from.
+    fn exec_end(&self, id: &str) -> Result<()>;
+
+    /// Is there such a cgroup? The error's field is `cgroup`.
+    fn check_cgroup(&self, path: &str) -> Result<(), FieldError>;
+}
+
+/// A capture that runs.
+#[derive(Debug)]
+pub struct CaptureHandle {
+    /// Names it; unique while the agent runs.
+    pub id: String,
+    /// What it takes.
+    pub spec: CaptureSpec,
+    /// The interfaces that it listens on.
+    pub interfaces: Vec<String>,
+    /// What it took so far.
+    pub counts: Arc<CaptureCounts>,
+    /// `capture --pieces of the pcapng file--> reader`; it closes after the last piece, once `counts` are final.
+    pub bytes: mpsc::Receiver<Bytes>,
+    /// Cancelled to stop it; what was taken until then still arrives.
+    pub stop: CancellationToken,
+}
+
+/// What a capture took so far.
+#[derive(Debug, Default)]
+pub struct CaptureCounts {
+    /// Packets written.
+    pub packets: AtomicU64,
+    /// Packets that were chosen but lost.
+    pub dropped: AtomicU64,
+}

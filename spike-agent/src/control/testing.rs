@@ -1,0 +1,97 @@
+//! Planes that do nothing, for tests of the verbs and of the doors.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{CaptureCounts, CaptureHandle, Planes};
+use crate::model::{
+    CaptureSpec, FieldError,
+    view::{ExecView, MapView, Status},
+};
+
+/// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
+#[derive(Default)]
+pub(crate) struct TestPlanes {
+    pub(crate) settled: Arc<AtomicU64>,
+    pub(crate) fails_to_settle: bool,
+    pub(crate) ids: AtomicU64,
+}
+
+impl Planes for TestPlanes {
+    fn status(&self) -> Status {
+        Status {
+            version: "test".to_owned(),
+            ..Status::default()
+        }
+    }
+
+    fn service_map(&self) -> anyhow::Result<MapView> {
+        Ok(MapView {
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+            edges: Vec::new(),
+        })
+    }
+
+    fn settle(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        let outcome = if self.fails_to_settle {
+            Err(anyhow::anyhow!("no room in a map"))
+        } else {
+            Ok(())
+        };
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        async { outcome }.boxed()
+    }
+
+    fn kernel_counts(&self, _fault_id: u64) -> Option<(u64, u64)> {
+        Some((5, 3))
+    }
+
+    fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, anyhow::Result<CaptureHandle>> {
+        let (bytes_tx, bytes) = mpsc::channel(2);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            let _ = bytes_tx.send(Bytes::from_static(b"head")).await;
+            stopped.cancelled().await;
+            let _ = bytes_tx.send(Bytes::from_static(b"tail")).await;
+        });
+        let id = format!("c{}", self.ids.fetch_add(1, Ordering::Relaxed));
+        let counts = Arc::<CaptureCounts>::default();
+        async {
+            Ok(CaptureHandle {
+                id,
+                spec,
+                interfaces: vec!["lo".to_owned()],
+                counts,
+                bytes,
+                stop,
+            })
+        }
+        .boxed()
+    }
+
+    fn exec_begin(&self, pid: u32, _client_pid: u32) -> anyhow::Result<ExecView> {
+        Ok(ExecView {
+            id: format!("e{pid}"),
+            cgroup: format!("/spike/e{pid}"),
+        })
+    }
+
+    fn exec_end(&self, _id: &str) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn check_cgroup(&self, path: &str) -> Result<(), FieldError> {
+        match path {
+            "/nowhere" => Err(FieldError::new("cgroup", "there is no cgroup `/nowhere`")),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What faults do to connections, and which faults are armed.
+
+pub mod book;

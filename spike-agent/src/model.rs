@@ -1,0 +1,20 @@
+//! Pure data: what an operator may ask for and what the agent answers, parsed once and trusted afterwards.
+
+pub mod capture;
+pub mod effect;
+pub mod exec;
+pub mod fault;
+pub mod fault_words;
+pub mod field_error;
+pub mod json;
+pub mod selector;
+pub mod units;
+pub mod view;
+
+pub use capture::{CaptureSpec, RawCapture};
+pub use effect::{Direction, Effect, RawEffect};
+pub use exec::RawExec;
+pub use fault::{Fault, RawFault};
+pub use field_error::FieldError;
+pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selector};
+pub use units::Rate;

@@ -1,0 +1,220 @@
+//! What a fault does to a call, as written and as checked.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    FieldError, Rate,
+    units::{format_duration, parse_duration},
+};
+
+/// Longest `delay` of a latency.
+pub const MAX_DELAY: Duration = Duration::from_secs(3600);
+/// Longest `after` of a reset or a timeout.
+pub const MAX_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the caller to the server.
+    Request,
+    /// From the server to the caller.
+    Response,
+    /// Both ways, each by itself.
+    Both,
+}
+
+impl Direction {
+    /// Are bytes from the caller to the server meant?
+    pub fn affects_request(self) -> bool {
+        matches!(self, Self::Request | Self::Both)
+    }
+
+    /// Are bytes from the server to the caller meant?
+    pub fn affects_response(self) -> bool {
+        matches!(self, Self::Response | Self::Both)
+    }
+}
+
+/// What is done to the chosen calls, as written. Times are text with a unit (`200ms`, `1m30s`).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RawEffect {
+    /// Bytes arrive later.
+    Latency {
+        /// How much later: above 0, at most 1h.
+        #[schema(example = "200ms")]
+        delay: String,
+        /// Each delay is spread evenly over `delay` ± `jitter`; at most `delay`. Default: `0s`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "50ms")]
+        jitter: Option<String>,
+        /// Which bytes. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// The connection is torn down with a TCP reset.
+    Reset {
+        /// Time from its opening until then, at most 24h. Default: `0s`, before any byte passes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "2s")]
+        after: Option<String>,
+    },
+    /// The connection opens, and then no byte passes.
+    Timeout {
+        /// Time from its opening until it is closed, at most 24h. Default: it stays open while the fault is armed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "30s")]
+        after: Option<String>,
+    },
+    /// The attempt to connect fails at once with ECONNREFUSED.
+    Refuse {},
+    /// Bytes pass no faster than a rate.
+    Bandwidth {
+        /// Rate of each connection and direction: bits (`64kbit`, `1mbit`, powers of ten as in tc(8)) or bytes
+        /// (`100KB/s`, `1MiB/s`).
+        #[schema(example = "1mbit")]
+        rate: String,
+        /// Which bytes. Default: `both`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+}
+
+/// What is done to the chosen calls, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Bytes arrive later.
+    Latency {
+        /// Above 0, at most [`MAX_DELAY`].
+        delay: Duration,
+        /// Spread evenly over `delay` ± `jitter`; at most `delay`.
+        jitter: Duration,
+        /// Which bytes.
+        direction: Direction,
+    },
+    /// The connection is torn down with a TCP reset.
+    Reset {
+        /// Time from its opening until then; 0 means before any byte passes.
+        after: Duration,
+    },
+    /// The connection opens, and then no byte passes.
+    Timeout {
+        /// Time from its opening until it is closed; `None` keeps it open while the fault is armed.
+        after: Option<Duration>,
+    },
+    /// The attempt to connect fails at once with ECONNREFUSED.
+    Refuse,
+    /// Bytes pass no faster than a rate.
+    Bandwidth {
+        /// Rate of each connection and direction.
+        rate: Rate,
+        /// Which bytes.
+        direction: Direction,
+    },
+}
+
+impl Effect {
+    /// The name that it has in JSON and on the command line.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Latency { .. } => "latency",
+            Self::Reset { .. } => "reset",
+            Self::Timeout { .. } => "timeout",
+            Self::Refuse => "refuse",
+            Self::Bandwidth { .. } => "bandwidth",
+        }
+    }
+
+    /// True when the connect hook alone carries it out, with no proxy in the way.
+    pub fn is_decided_in_kernel(&self) -> bool {
+        matches!(self, Self::Refuse)
+    }
+}
+
+impl TryFrom<&RawEffect> for Effect {
+    type Error = FieldError;
+
+    fn try_from(raw: &RawEffect) -> Result<Self, FieldError> {
+        Ok(match raw {
+            RawEffect::Latency {
+                delay,
+                jitter,
+                direction,
+            } => {
+                let delay = time("delay", delay, MAX_DELAY)?;
+                let jitter = optional_time("jitter", jitter.as_deref(), MAX_DELAY)?.unwrap_or_default();
+                if delay.is_zero() {
+                    return Err(FieldError::new("delay", "must be above 0"));
+                }
+                if jitter > delay {
+                    return Err(FieldError::new("jitter", "must be at most `delay`"));
+                }
+                Self::Latency {
+                    delay,
+                    jitter,
+                    direction: direction.unwrap_or(Direction::Response),
+                }
+            }
+            RawEffect::Reset { after } => Self::Reset {
+                after: optional_time("after", after.as_deref(), MAX_AFTER)?.unwrap_or_default(),
+            },
+            RawEffect::Timeout { after } => Self::Timeout {
+                after: optional_time("after", after.as_deref(), MAX_AFTER)?,
+            },
+            RawEffect::Refuse {} => Self::Refuse,
+            RawEffect::Bandwidth { rate, direction } => Self::Bandwidth {
+                rate: Rate::parse(rate).map_err(|message| FieldError::new("rate", message))?,
+                direction: direction.unwrap_or(Direction::Both),
+            },
+        })
+    }
+}
+
+impl From<&Effect> for RawEffect {
+    fn from(effect: &Effect) -> Self {
+        let unless_zero = |time: Duration| (!time.is_zero()).then(|| format_duration(time));
+        match effect {
+            Effect::Latency {
+                delay,
+                jitter,
+                direction,
+            } => Self::Latency {
+                delay: format_duration(*delay),
+                jitter: unless_zero(*jitter),
+                direction: Some(*direction),
+            },
+            Effect::Reset { after } => Self::Reset {
+                after: unless_zero(*after),
+            },
+            Effect::Timeout { after } => Self::Timeout {
+                after: after.map(format_duration),
+            },
+            Effect::Refuse => Self::Refuse {},
+            Effect::Bandwidth { rate, direction } => Self::Bandwidth {
+                rate: rate.to_string(),
+                direction: Some(*direction),
+            },
+        }
+    }
+}
+
+/// Reads a time of at most `max`; the error names `field`.
+pub(super) fn time(field: &str, text: &str, max: Duration) -> Result<Duration, FieldError> {
+    let time = parse_duration(text).map_err(|message| FieldError::new(field, message))?;
+    if time > max {
+        let max = format_duration(max);
+        return Err(FieldError::new(
+            field,
+            format_args!("must be at most {max}, got {text}"),
+        ));
+    }
+    Ok(time)
+}
+
+fn optional_time(field: &str, text: Option<&str>, max: Duration) -> Result<Option<Duration>, FieldError> {
+    text.map(|text| time(field, text, max)).transpose()
+}

@@ -1,0 +1,113 @@
+//! Checks that words, JSON and the checked fault say the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Effect, Fault, selector::RawPort};
+
+fn raw(words: &str) -> RawFault {
+    FaultWords::parse_str(words).unwrap().to_raw().unwrap()
+}
+
+#[test]
+fn the_example_of_the_manual_is_read() {
+    let raw = raw(
+        "latency --delay 200ms --jitter 50ms --from process=curl --to port=8080 --percent 50 --ttl 10m --name slow",
+    );
+    let json = serde_json::json!({
+        "name": "slow", "from": {"process": "curl"}, "to": {"port": 8080},
+        "effect": {"type": "latency", "delay": "200ms", "jitter": "50ms"}, "percent": 50.0, "ttl": "10m"
+    });
+    assert_eq!(serde_json::to_value(&raw).unwrap(), json);
+    assert!(Fault::try_from(&raw).is_ok());
+}
+
+#[test]
+fn every_effect_has_its_words() {
+    for (words, kind) in [
+        ("latency --delay 1s --direction both", "latency"),
+        ("reset", "reset"),
+        ("reset --after 1s", "reset"),
+        ("timeout --after 1s", "timeout"),
+        ("refuse", "refuse"),
+        ("bandwidth --rate 1mbit --direction request", "bandwidth"),
+    ] {
+        let fault = Fault::try_from(&raw(&format!("{words} --everything"))).unwrap();
+        assert_eq!(fault.effect.kind(), kind);
+    }
+}
+
+#[test]
+fn ends_may_be_said_at_once_or_one_by_one() {
+    let at_once = raw("refuse --from process={curl,wget},pid=7 --to cidr=10.0.0.0/8,port=80-90");
+    let one_by_one =
+        raw("refuse --from 'process={curl,wget}' --from pid=7 --to cidr=10.0.0.0/8 --to port=80-90");
+    assert_eq!(at_once, one_by_one);
+    assert_eq!(at_once.from.process.as_deref(), Some("{curl,wget}"));
+    assert_eq!(at_once.to.port, Some(RawPort::Text("80-90".to_owned())));
+}
+
+#[test]
+fn wrong_words_are_told() {
+    for (words, wanted) in [
+        ("latency", "--delay"),
+        ("slowness --delay 1s", "slowness"),
+        ("latency --delay 1s --dely 2s", "--dely"),
+        ("refuse --seed x", "--seed"),
+        ("refuse 'x", "quote"),
+        ("", "Usage"),
+    ] {
+        let error = FaultWords::parse_str(words).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{words}: {error}");
+    }
+    for (words, field) in [
+        ("refuse --from curl", "from"),
+        ("refuse --from name=curl", "from.name"),
+        ("refuse --from pid=x", "from.pid"),
+        ("refuse --to port=1,port=2", "to.port"),
+    ] {
+        assert_eq!(
+            FaultWords::parse_str(words).unwrap().to_raw().unwrap_err().field,
+            field
+        );
+    }
+}
+
+prop_compose! {
+    fn latency_words()(
+        delay in 1..=3_600_000_u64,
+        share in 0..=100_u64,
+        direction in prop::sample::select(vec!["request", "response", "both"]),
+        percent in 1..=1000_u32,
+        seed: u64,
+        port in 1..=u16::MAX,
+        ttl in 1..=86_400_u64,
+    ) -> String {
+        format!(
+            "latency --delay {delay}ms --jitter {}ms --direction {direction} --percent {} --seed {seed} \
+             --to port={port} --ttl {ttl}s",
+            delay * share / 100,
+            f64::from(percent) / 10.0,
+        )
+    }
+}
+
+proptest! {
+    #[test]
+    fn words_json_and_fault_say_the_same(words in latency_words()) {
+        let raw = raw(&words);
+        let sent = serde_json::to_vec(&raw).unwrap();
+        prop_assert_eq!(&crate::model::json::parse::<RawFault>(&sent).unwrap(), &raw);
+        let fault = Fault::try_from(&raw).unwrap();
+        let is_latency = matches!(fault.effect, Effect::Latency { .. });
+        prop_assert!(is_latency);
+        prop_assert_eq!(Fault::try_from(&RawFault::from(&fault)).unwrap(), fault);
+    }
+
+    #[test]
+    fn no_words_make_the_parser_panic(words in "(latency|refuse|reset)? ?(--[a-z]{2,9}[= ]?)?\\PC{0,20}") {
+        if let Ok(words) = FaultWords::parse_str(&words) {
+            let _ = words.to_raw().map(|raw| Fault::try_from(&raw));
+        }
+    }
+}

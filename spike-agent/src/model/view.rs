@@ -1,0 +1,13 @@
+//! What the agent answers: the shapes of its API, for the doors to send and for the command line to read.
+
+mod capture;
+mod fault;
+mod map;
+mod problem;
+mod status;
+
+pub use capture::{CaptureList, CaptureState, CaptureView};
+pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
+pub use map::{DestinationView, EdgeView, EndView, LatencyView, MapView, Role};
+pub use problem::Problem;
+pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, Status};

@@ -1,0 +1,40 @@
+//! A captured packet as it crosses the ring buffer: this header, then the bytes.
+
+use crate::address::Endpoint;
+use crate::layout;
+use crate::task::Task;
+
+/// `Packet::flags`: the packet left through the interface; else it arrived.
+pub const EGRESS: u32 = 1;
+/// `Packet::flags`: `task` owns the sending end.
+pub const TASK_SENDS: u32 = 1 << 1;
+/// `Packet::flags`: `task` is known.
+pub const TASK_KNOWN: u32 = 1 << 2;
+/// `Packet::flags`: the flow was redirected, `original` is where the application asked to go.
+pub const FLOW_REDIRECTED: u32 = 1 << 3;
+
+/// The most bytes of one packet that are kept: the largest GSO frame of IPv4 with its link header.
+pub const MAX_BYTES: usize = 65_535 + 14;
+
+/// Goes ahead of a packet's bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PacketHeader {
+    /// `CLOCK_BOOTTIME`, nanoseconds, when the hook saw it.
+    pub boot_ns: u64,
+    /// The owner of one end, if known.
+    pub task: Task,
+    /// For a redirected flow where the application asked to go.
+    pub original: Endpoint,
+    /// The interface's index in the agent's network namespace.
+    pub ifindex: u32,
+    /// The packet's length on the wire, link header included.
+    pub length: u32,
+    /// How many bytes follow.
+    pub captured: u32,
+    /// A set of the flags above.
+    pub flags: u32,
+    /// Written out.
+    pub padding: u32,
+}
+layout!(PacketHeader, size = 96, align = 8);

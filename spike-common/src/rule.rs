@@ -1,0 +1,142 @@
+//! Selectors as the kernel reads them: one hash or LPM look-up for each *kind* of selector in force, however many
+//! selectors there are (tuple-space search). A rule may over-select; the agent decides finally.
+
+use crate::address::{Address, Endpoint};
+use crate::layout;
+use crate::task::Task;
+
+/// Mask: the rule names a destination port.
+pub const PORT: u32 = 1;
+/// Mask: the rule names a process id.
+pub const TGID: u32 = 1 << 1;
+/// Mask: the rule names a cgroup, at the depth in bits 8 to 15 below the root; the processes below it count too.
+pub const CGROUP: u32 = 1 << 2;
+/// Mask: the rule names an executable.
+pub const EXECUTABLE: u32 = 1 << 3;
+/// Mask: the rule names one destination address.
+pub const ADDRESS: u32 = 1 << 4;
+/// Mask: the rule names a destination prefix; looked up in the LPM map.
+pub const PREFIX: u32 = 1 << 5;
+/// The depth in a mask that stands for "the process's own cgroup", for flows whose ancestors are no longer known.
+pub const LEAF: u32 = 0xff;
+
+/// How many kinds of rule can be in force; the compiler coarsens rules beyond that.
+pub const MAX_MASKS: usize = 32;
+/// How many faults that the kernel decides alone one rule can lead to; more are left to the agent.
+pub const MAX_REFUSALS: usize = 4;
+
+/// The bits of a [`RuleKey`] before its address, in its LPM form (the prefix length itself is not part of the data).
+pub const FIXED_BITS: u32 = 28 * 8;
+
+/// The kinds of rule in force.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Masks {
+    /// How many of `kinds` are used.
+    pub count: u32,
+    /// Each kind: the flags above, and a cgroup depth.
+    pub kinds: [u32; MAX_MASKS],
+}
+layout!(Masks, size = 132, align = 4);
+
+/// What a rule is found by: the fields that its mask names, the others 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RuleKey {
+    /// For the LPM map the number of significant bits behind this field; in the hash map 0.
+    pub prefix_len: u32,
+    /// Which fields are meant.
+    pub mask: u32,
+    /// Destination port, host order.
+    pub port: u16,
+    /// Written out.
+    pub padding: u16,
+    /// Process id.
+    pub tgid: u32,
+    /// Cgroup id.
+    pub cgroup: u64,
+    /// Hash of the executable's name.
+    pub executable: u64,
+    /// Destination address.
+    pub address: Address,
+}
+layout!(RuleKey, size = 48, align = 8);
+
+/// `RuleValue::flags`: send the connection to the agent.
+pub const REDIRECT: u32 = 1;
+
+/// What to do with a connection that a rule's key matches.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleValue {
+    /// [`REDIRECT`] or nothing.
+    pub flags: u32,
+    /// The first destination port that the rule applies to.
+    pub port_first: u16,
+    /// The last one.
+    pub port_last: u16,
+    /// Identifiers of the faults to decide in the kernel, in order; 0 for none.
+    pub refusals: [u32; MAX_REFUSALS],
+}
+layout!(RuleValue, size = 24, align = 4);
+
+/// A fault that the kernel answers itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelFault {
+    /// The fault's seed.
+    pub seed: u64,
+    /// See [`crate::chance::threshold`].
+    pub threshold: u64,
+    /// When it ends (`CLOCK_MONOTONIC`, nanoseconds): holds even if the agent stands still.
+    pub deadline_ns: u64,
+    /// Connections that matched.
+    pub matched: u64,
+    /// Of them, those that were refused.
+    pub affected: u64,
+}
+layout!(KernelFault, size = 40, align = 8);
+
+/// A connection about to be made, as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// Who makes it.
+    pub task: &'a Task,
+    /// The hash of the executable's name.
+    pub executable: u64,
+    /// Where it goes.
+    pub destination: &'a Endpoint,
+}
+
+impl RuleKey {
+    /// The key under which rules of the kind `mask` for this attempt are filed. `cgroup` is the caller's ancestor at
+    /// the mask's depth.
+    #[inline(always)]
+    pub fn of(mask: u32, attempt: &Attempt<'_>, cgroup: u64) -> Self {
+        let names = |flag| mask & flag != 0;
+        Self {
+            prefix_len: if names(PREFIX) { FIXED_BITS + 128 } else { 0 },
+            mask,
+            port: if names(PORT) { attempt.destination.port } else { 0 },
+            padding: 0,
+            tgid: if names(TGID) { attempt.task.tgid } else { 0 },
+            cgroup: if names(CGROUP) { cgroup } else { 0 },
+            executable: if names(EXECUTABLE) { attempt.executable } else { 0 },
+            address: if names(ADDRESS | PREFIX) { attempt.destination.address } else { Address([0; 4]) },
+        }
+    }
+}
+
+impl RuleValue {
+    /// Whether the rule's port range holds `port`.
+    #[inline(always)]
+    pub const fn covers(&self, port: u16) -> bool {
+        self.port_first <= port && port <= self.port_last
+    }
+}
+
+/// The cgroup depth in a mask.
+#[inline(always)]
+pub const fn depth(mask: u32) -> u32 {
+    mask >> 8 & 0xff
+}

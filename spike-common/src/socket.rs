@@ -1,0 +1,111 @@
+//! What the kernel keeps per socket and per flow.
+
+use crate::address::Endpoint;
+use crate::layout;
+use crate::task::Task;
+
+/// `Socket::flags`: the connect hook sent this socket to the agent; `original` holds where it wanted to go.
+pub const REDIRECTED: u32 = 1;
+/// `Socket::flags`: the local end answers; else it asks.
+pub const SERVER: u32 = 1 << 1;
+/// `Socket::flags`: was open before the agent, so no state callback will tell of its end.
+pub const ADOPTED: u32 = 1 << 2;
+/// `Socket::flags`: its end has been counted.
+pub const ENDED: u32 = 1 << 3;
+/// `Socket::flags`: a listener; `task` is its owner, inherited by the sockets it accepts.
+pub const LISTENER: u32 = 1 << 4;
+/// `Socket::flags`: counted as opened.
+pub const OPENED: u32 = 1 << 5;
+/// `Socket::flags`: the first byte out was seen, `out_next` is valid.
+pub const OUT_KNOWN: u32 = 1 << 6;
+/// `Socket::flags`: the first byte in was seen, `in_next` is valid.
+pub const IN_KNOWN: u32 = 1 << 7;
+/// `Socket::flags`: a request is under way; its last byte was seen at `asked_ns`.
+pub const ASKED: u32 = 1 << 8;
+/// `Socket::flags`: belongs to the agent; never drawn.
+pub const OWN: u32 = 1 << 9;
+
+/// The state of one TCP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
+/// with a later connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Socket {
+    /// The edge that this connection counts for; 0 for none.
+    pub edge: u64,
+    /// When the last byte of the request was seen (`CLOCK_MONOTONIC`, nanoseconds).
+    pub asked_ns: u64,
+    /// The network namespace's cookie.
+    pub netns: u64,
+    /// Who opened it, or who listens.
+    pub task: Task,
+    /// Where the application asked to go.
+    pub original: Endpoint,
+    /// A set of the flags above.
+    pub flags: u32,
+    /// The TCP sequence number after the last byte seen out: tells a retransmission from new bytes.
+    pub out_next: u32,
+    /// The TCP sequence number after the last byte seen in.
+    pub in_next: u32,
+}
+layout!(Socket, size = 104, align = 8);
+
+/// One direction-less TCP flow as one of its sockets sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The network namespace's cookie where an end is a loopback address, which means another thing in each; else 0,
+    /// since the same packet is seen from several.
+    pub netns: u64,
+    /// This socket's end.
+    pub local: Endpoint,
+    /// The other end, as on the wire.
+    pub remote: Endpoint,
+}
+layout!(FlowKey, size = 48, align = 8);
+
+impl FlowKey {
+    /// The key of a flow; `netns` is the cookie of the namespace it is seen in.
+    #[inline(always)]
+    pub const fn new(netns: u64, local: Endpoint, remote: Endpoint) -> Self {
+        let scoped = local.address.is_loopback() || remote.address.is_loopback();
+        Self { netns: if scoped { netns } else { 0 }, local, remote }
+    }
+}
+
+/// Who owns a flow and where it was meant to go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flow {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The edge it counts for; 0 for none.
+    pub edge: u64,
+    /// The owner.
+    pub task: Task,
+    /// Where the application asked to go; the remote end unless redirected.
+    pub original: Endpoint,
+    /// `REDIRECTED`, `SERVER`, `OWN`.
+    pub flags: u32,
+}
+layout!(Flow, size = 88, align = 8);
+
+/// An address that something listens on, in one namespace (0 for addresses that are not loopback).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// As in [`FlowKey::netns`].
+    pub netns: u64,
+    /// The address that connections arrive at.
+    pub endpoint: Endpoint,
+    /// Written out.
+    pub padding: u32,
+}
+layout!(ServiceKey, size = 32, align = 8);
+
+impl ServiceKey {
+    /// The key of a service address; `netns` is the cookie of the namespace it is in.
+    #[inline(always)]
+    pub const fn new(netns: u64, endpoint: Endpoint) -> Self {
+        Self { netns: if endpoint.address.is_loopback() { netns } else { 0 }, endpoint, padding: 0 }
+    }
+}

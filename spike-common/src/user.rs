@@ -1,0 +1,31 @@
+//! Lets aya move the shared types between maps and the agent.
+
+use crate::{address, config, edge, event, packet, rule, socket, task};
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {
+        $(
+            // SAFETY: `repr(C)`, integers only, no implicit padding (the layout assertions count every byte).
+            unsafe impl aya::Pod for $type {}
+        )*
+    };
+}
+
+pod!(
+    address::Address,
+    address::Endpoint,
+    config::Config,
+    config::Listener,
+    edge::Edge,
+    edge::EdgeStats,
+    event::NamespaceWanted,
+    packet::PacketHeader,
+    rule::KernelFault,
+    rule::RuleKey,
+    rule::RuleValue,
+    socket::Flow,
+    socket::FlowKey,
+    socket::ServiceKey,
+    socket::Socket,
+    task::Task,
+);

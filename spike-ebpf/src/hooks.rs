@@ -1,0 +1,12 @@
+//! One file a hook; every error path lets the traffic through.
+
+mod connect;
+mod peername;
+mod sock_ops;
+mod tap;
+mod traffic;
+
+/// The verdict of cgroup programs that lets the operation or packet go on.
+const ALLOW: i32 = 1;
+/// The verdict of cgroup programs that fails the operation.
+const DENY: i32 = 0;

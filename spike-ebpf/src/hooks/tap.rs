@@ -1,0 +1,130 @@
+//! Copies the packets that a capture chose to the agent; attached only while one runs.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use spike_common::address::Endpoint;
+use spike_common::config::Config;
+use spike_common::counter::Counter;
+use spike_common::packet::{EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS};
+use spike_common::rule::{Attempt, MAX_MASKS};
+use spike_common::socket::{Flow, FlowKey, OWN, REDIRECTED};
+use spike_common::task::{Task, executable_hash};
+
+use crate::maps::{CONFIG, FLOWS, PACKETS, SCRATCH, TAP_LINKS, TAPS_EXACT, TAPS_PREFIX};
+use crate::support::headers::{Ends, IPPROTO_TCP};
+use crate::support::{counts, rules};
+
+/// "Not my business": the next program, if any, decides (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+const NEXT: i32 = -1;
+
+#[classifier]
+fn spike_tap_egress(ctx: TcContext) -> i32 {
+    _ = tap(ctx.skb.skb, EGRESS);
+    NEXT
+}
+
+#[classifier]
+fn spike_tap_ingress(ctx: TcContext) -> i32 {
+    _ = tap(ctx.skb.skb, 0);
+    NEXT
+}
+
+#[inline(always)]
+fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
+    let config = CONFIG.get(0)?;
+    // SAFETY: a context field; the map's values are replaced whole.
+    let link = unsafe { *TAP_LINKS.get((*skb).ifindex)? };
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a map value of this CPU, which no other program uses before this one ends.
+    let header = unsafe { &mut (*scratch).header };
+    header.flags = direction;
+    if !chosen(config, skb, link, header) {
+        return None;
+    }
+    // SAFETY: context fields and a helper without arguments.
+    unsafe {
+        header.boot_ns = bpf_ktime_get_boot_ns();
+        header.ifindex = (*skb).ifindex;
+        header.length = (*skb).len;
+    }
+    header.padding = 0;
+    let wanted = header.length.min(config.tap_snaplen);
+    // The verifier must see the bound on the very register that the helper gets.
+    let length = core::hint::black_box(wanted);
+    if length == 0 || length > MAX_BYTES as u32 {
+        return None;
+    }
+    header.captured = length;
+    // SAFETY: the scratch holds a header and MAX_BYTES bytes, and `length` is checked against that.
+    unsafe {
+        if bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*scratch).bytes).cast(), length) != 0 {
+            return None;
+        }
+        let size = size_of::<PacketHeader>() as u64 + u64::from(length);
+        if bpf_ringbuf_output((&raw const PACKETS).cast_mut().cast(), scratch.cast(), size, 0) != 0 {
+            counts::count(Counter::TapRingFull);
+        }
+    }
+    Some(())
+}
+
+/// Whether a capture wants the packet; fills in whose it is.
+#[inline(always)]
+fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut PacketHeader) -> bool {
+    header.task = Task::default();
+    header.original = Endpoint::default();
+    let Some(ends) = Ends::read(skb, link) else {
+        // Neither IPv4 nor IPv6: only a capture of everything has it.
+        return wanted(config, &Task::default(), &Endpoint::default());
+    };
+    let owner = if ends.protocol == IPPROTO_TCP { owner(config, &ends) } else { None };
+    let Some((flow, sends)) = owner else {
+        let nobody = Task::default();
+        return wanted(config, &nobody, &ends.destination) || wanted(config, &nobody, &ends.source);
+    };
+    if flow.flags & OWN != 0 && config.tap_skips_own != 0 {
+        return false;
+    }
+    header.task = flow.task;
+    header.original = flow.original;
+    if flow.flags & OWN == 0 {
+        header.flags |= TASK_KNOWN;
+    }
+    if sends {
+        header.flags |= TASK_SENDS;
+    }
+    if flow.flags & REDIRECTED != 0 {
+        header.flags |= FLOW_REDIRECTED;
+    }
+    wanted(config, &flow.task, &flow.original)
+}
+
+/// The known end of a flow, and whether it sends this packet.
+#[inline(always)]
+fn owner(config: &Config, ends: &Ends) -> Option<(&'static Flow, bool)> {
+    let netns = config.agent_netns;
+    // SAFETY: used at once; an entry that is replaced meanwhile costs one packet's comment.
+    unsafe {
+        if let Some(flow) = FLOWS.get(FlowKey::new(netns, ends.source, ends.destination)) {
+            return Some((flow, true));
+        }
+        FLOWS.get(FlowKey::new(netns, ends.destination, ends.source)).map(|flow| (flow, false))
+    }
+}
+
+#[inline(always)]
+fn wanted(config: &'static Config, task: &Task, destination: &Endpoint) -> bool {
+    let attempt = Attempt { task, executable: executable_hash(&task.executable), destination };
+    for index in 0..MAX_MASKS {
+        if index >= config.tap.count as usize {
+            return false;
+        }
+        // A flow's ancestors are no longer known: captures file their rules under the process's own cgroup.
+        if rules::find(&config.tap, index, &attempt, &TAPS_EXACT, &TAPS_PREFIX, |_| task.cgroup).is_some() {
+            return true;
+        }
+    }
+    false
+}

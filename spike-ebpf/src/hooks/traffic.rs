@@ -1,0 +1,108 @@
+//! Turns packets of watched connections into bytes, calls and latencies, in the kernel, with no event for any of them.
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_fullsock};
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use spike_common::edge::EdgeStats;
+use spike_common::histogram::{BUCKETS, bucket};
+use spike_common::socket::{ADOPTED, ASKED, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, Socket};
+
+use super::ALLOW;
+use crate::support::headers::{FIN, RST, Segment};
+use crate::support::{counts, storage};
+
+/// A jump in sequence numbers beyond the largest window (RFC 7323: 2^30) is not a gap but a misread.
+const LARGEST_WINDOW: u32 = 1 << 30;
+
+#[cgroup_skb(egress)]
+fn spike_egress(ctx: SkBuffContext) -> i32 {
+    _ = traffic(&ctx, true);
+    ALLOW
+}
+
+#[cgroup_skb(ingress)]
+fn spike_ingress(ctx: SkBuffContext) -> i32 {
+    _ = traffic(&ctx, false);
+    ALLOW
+}
+
+#[inline(always)]
+fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
+    let segment = Segment::read(ctx)?;
+    let ends = segment.flags & (FIN | RST) != 0;
+    if segment.payload == 0 && !ends {
+        return None;
+    }
+    // SAFETY: the context is valid; both pointers are checked for null before use.
+    let socket = unsafe {
+        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() {
+            return None;
+        }
+        storage::get(sk)?
+    };
+    let stats = counts::stats(socket.edge)?;
+    if segment.payload != 0 {
+        let fresh = advance(socket, &segment, egress);
+        if fresh != 0 {
+            record(socket, stats, egress, fresh);
+        }
+    }
+    if ends && socket.flags & (ADOPTED | ENDED) == ADOPTED {
+        socket.flags |= ENDED;
+        // SAFETY: a map value.
+        unsafe {
+            counts::add(&raw mut (*stats).closed, 1);
+            if segment.flags & RST != 0 {
+                counts::add(&raw mut (*stats).reset, 1);
+            }
+        }
+    }
+    Some(())
+}
+
+/// How many of the segment's bytes are new, so that nothing is counted twice.
+#[inline(always)]
+fn advance(socket: &mut Socket, segment: &Segment, egress: bool) -> u32 {
+    let next = segment.sequence.wrapping_add(segment.payload);
+    let known = if egress { OUT_KNOWN } else { IN_KNOWN };
+    let last = if egress { &mut socket.out_next } else { &mut socket.in_next };
+    let fresh = if socket.flags & known == 0 { segment.payload } else { next.wrapping_sub(*last) };
+    if fresh as i32 <= 0 {
+        return 0;
+    }
+    *last = next;
+    socket.flags |= known;
+    if fresh > LARGEST_WINDOW { segment.payload } else { fresh }
+}
+
+/// Adds new bytes, and a call when they are the first of a response.
+#[inline(always)]
+fn record(socket: &mut Socket, stats: *mut EdgeStats, egress: bool, fresh: u32) {
+    let asks = egress != (socket.flags & SERVER != 0);
+    // SAFETY: `stats` is a map value.
+    unsafe {
+        if asks {
+            counts::add(&raw mut (*stats).bytes_out, u64::from(fresh));
+            socket.asked_ns = bpf_ktime_get_ns();
+            socket.flags |= ASKED;
+            return;
+        }
+        counts::add(&raw mut (*stats).bytes_in, u64::from(fresh));
+        if socket.flags & ASKED == 0 {
+            return;
+        }
+        socket.flags &= !ASKED;
+        let latency = bpf_ktime_get_ns().wrapping_sub(socket.asked_ns);
+        counts::add(&raw mut (*stats).calls, 1);
+        counts::add(&raw mut (*stats).latency_sum, latency);
+        let index = core::hint::black_box(bucket(latency)) as usize;
+        if index < BUCKETS {
+            counts::add((&raw mut (*stats).latency).cast::<u64>().add(index), 1);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Every map, declared once.
+
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use spike_common::config::{Config, Listener};
+use spike_common::counter::COUNTERS as COUNTER_COUNT;
+use spike_common::edge::{Edge, EdgeStats};
+use spike_common::packet::{MAX_BYTES, PacketHeader};
+use spike_common::rule::{KernelFault, RuleKey, RuleValue};
+use spike_common::socket::{Flow, FlowKey, ServiceKey, Socket};
+use spike_common::task::Task;
+
+/// agent --settings--> every hook.
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+/// agent --`CLOCK_MONOTONIC` of its last sign of life--> connect.
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// agent --listener by namespace cookie--> connect.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// agent --rules without a prefix--> connect.
+#[map]
+pub(crate) static RULES_EXACT: HashMap<RuleKey, RuleValue> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// A [`RuleKey`] without its prefix length, as the LPM map's key type has it.
+pub(crate) type PrefixData = [u8; size_of::<RuleKey>() - 4];
+
+/// agent --rules with a prefix--> connect.
+#[map]
+pub(crate) static RULES_PREFIX: LpmTrie<PrefixData, RuleValue> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// agent --faults decided here--> connect --matched, affected--> agent.
+#[map]
+pub(crate) static FAULTS: HashMap<u32, KernelFault> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// agent --captures without a prefix--> tap.
+#[map]
+pub(crate) static TAPS_EXACT: HashMap<RuleKey, RuleValue> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// agent --captures with a prefix--> tap.
+#[map]
+pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// agent --length of the link header by interface index--> tap.
+#[map]
+pub(crate) static TAP_LINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// connect, sock_ops --owner and aim of each flow--> agent, tap. The oldest go when it is full: late packets of closed
+/// connections still find their owner.
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+/// sock_ops --redirected flows not yet accepted--> agent.
+#[map]
+pub(crate) static REDIRECTS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// sock_ops --who answers at an address of this host--> agent.
+#[map]
+pub(crate) static SERVICES: LruHashMap<ServiceKey, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// connect, sock_ops --what each edge is between--> agent.
+#[map]
+pub(crate) static EDGES: HashMap<u64, Edge> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// connect, sock_ops, traffic --counts of each edge--> agent.
+#[map]
+pub(crate) static EDGE_STATS: PerCpuHashMap<u64, EdgeStats> =
+    PerCpuHashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// A zeroed value that new `EDGE_STATS` start from: too large for the 512-byte stack.
+#[map]
+pub(crate) static NO_STATS: Array<EdgeStats> = Array::with_max_entries(1, 0);
+
+/// every hook --why something was let go--> agent.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// connect --NamespaceWanted--> agent.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// tap --packets--> agent.
+#[map]
+pub(crate) static PACKETS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// A packet on its way to the ring buffer.
+#[repr(C)]
+pub(crate) struct PacketScratch {
+    pub(crate) header: PacketHeader,
+    pub(crate) bytes: [u8; MAX_BYTES],
+}
+
+/// Where a packet is put together: too large for the stack.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<PacketScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A socket storage map whose values a listener hands down to the sockets it accepts. aya's own type has no flags.
+#[repr(C)]
+pub(crate) struct InheritedSkStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: a definition for the loader; the pointers are never read.
+unsafe impl<T> Sync for InheritedSkStorage<T> {}
+
+impl<T> InheritedSkStorage<T> {
+    const fn new() -> Self {
+        use core::ptr::null;
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+
+    pub(crate) fn as_ptr(&'static self) -> *mut core::ffi::c_void {
+        (&raw const *self).cast_mut().cast()
+    }
+}
+
+/// Every hook's state of a socket; ends with the socket.
+#[btf_map]
+pub(crate) static SOCKETS: InheritedSkStorage<Socket> = InheritedSkStorage::new();

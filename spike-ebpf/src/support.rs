@@ -1,0 +1,7 @@
+//! What several hooks need: the current task, the socket's state, the rules, the counts.
+
+pub(crate) mod counts;
+pub(crate) mod headers;
+pub(crate) mod rules;
+pub(crate) mod storage;
+pub(crate) mod tasks;

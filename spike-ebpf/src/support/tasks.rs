@@ -1,0 +1,75 @@
+//! The process that runs a hook.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_uid_gid,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+};
+use spike_common::task::{EXECUTABLE_LEN, Task};
+
+/// `task_struct.mm`: an offset in bytes from the kernel's BTF, set by the agent before loading; this and those below
+/// are 0 when it could not be read.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_MM: Global<u32> = Global::new(0);
+/// `mm_struct.exe_file`.
+#[unsafe(no_mangle)]
+static OFFSET_MM_EXE_FILE: Global<u32> = Global::new(0);
+/// `file.f_path.dentry`.
+#[unsafe(no_mangle)]
+static OFFSET_FILE_DENTRY: Global<u32> = Global::new(0);
+/// `dentry.d_name.name`.
+#[unsafe(no_mangle)]
+static OFFSET_DENTRY_NAME: Global<u32> = Global::new(0);
+
+/// The current process's id in the initial pid namespace.
+#[inline(always)]
+pub(crate) fn tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Fills in the current process.
+#[inline(always)]
+pub(crate) fn fill(task: &mut Task) {
+    task.tgid = tgid();
+    // SAFETY: helpers without arguments.
+    unsafe {
+        task.uid = bpf_get_current_uid_gid() as u32;
+        task.cgroup = bpf_get_current_cgroup_id();
+    }
+    task.executable = [0; EXECUTABLE_LEN];
+    if fill_executable(&mut task.executable).is_none() {
+        // SAFETY: the buffer is longer than the 16 bytes that the helper may write.
+        unsafe { bpf_get_current_comm(task.executable.as_mut_ptr().cast(), 16) };
+    }
+}
+
+/// Reads the base name of the process's executable: unlike the thread's name it cannot be set by the program.
+#[inline(always)]
+fn fill_executable(out: &mut [u8; EXECUTABLE_LEN]) -> Option<()> {
+    if OFFSET_TASK_MM.load() == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let mm = follow(task, OFFSET_TASK_MM.load())?;
+    let file = follow(mm, OFFSET_MM_EXE_FILE.load())?;
+    let dentry = follow(file, OFFSET_FILE_DENTRY.load())?;
+    let name = follow(dentry, OFFSET_DENTRY_NAME.load())?;
+    // SAFETY: the helper writes at most the given length and checks the source.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(out.as_mut_ptr().cast(), EXECUTABLE_LEN as u32, name as *const _)
+    };
+    (length > 1).then_some(())
+}
+
+/// The pointer at `base + offset` in kernel memory; none when it is null or unreadable.
+#[inline(always)]
+fn follow(base: u64, offset: u32) -> Option<u64> {
+    let mut pointer = 0_u64;
+    // SAFETY: writes eight bytes to a local; the helper checks the source.
+    let result = unsafe {
+        bpf_probe_read_kernel((&raw mut pointer).cast(), 8, (base + u64::from(offset)) as *const _)
+    };
+    (result == 0 && pointer != 0).then_some(pointer)
+}

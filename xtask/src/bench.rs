@@ -1,0 +1,26 @@
+//! `cargo xtask bench`: what Spike costs, measured on this machine.
+
+mod observe;
+
+use anyhow::Result;
+
+/// Measure what Spike costs on this machine.
+///
+/// Every bench states its machine, runs on real programs, and repeats enough to give a spread, not one number.
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Bench {
+    Observe(observe::Options),
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match &options.bench {
+        Bench::Observe(options) => observe::run(options),
+    }
+}

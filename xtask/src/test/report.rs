@@ -1,0 +1,116 @@
+//! Adds up what several test runners said, and keeps why tests were ignored.
+
+/// The totals of all runners.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// Name and reason of each ignored test.
+    ignored: Vec<(String, String)>,
+    failed_names: Vec<String>,
+    /// Commands that failed; one may have failed before it ran a test.
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// Takes in one line of a runner's output.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.passed += count(result, "passed");
+            self.failed += count(result, "failed");
+            self.skipped += count(result, "ignored");
+            return;
+        }
+        let Some((name, outcome)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        else {
+            return;
+        };
+        if let Some(reason) = outcome.strip_prefix("ignored") {
+            self.ignored.push((name.trim().to_owned(), reason_of(reason)));
+        } else if outcome.starts_with("FAILED") {
+            self.failed_names.push(name.trim().to_owned());
+        }
+    }
+
+    /// Notes a command that failed.
+    pub(crate) fn fail(&mut self, what: String) {
+        self.failures.push(what);
+    }
+
+    /// Whether anything failed, a test or a command.
+    pub(crate) fn broken(&self) -> bool {
+        self.failed > 0 || !self.failures.is_empty()
+    }
+
+    /// Prints what a reader looks for last: what was ignored and why, what failed, how many.
+    pub(crate) fn print(&self) {
+        println!();
+        for (name, reason) in &self.ignored {
+            println!("ignored: {name}: {reason}");
+        }
+        for name in &self.failed_names {
+            println!("failed: {name}");
+        }
+        for failure in &self.failures {
+            println!("failed: {failure}");
+        }
+        let ran = self.passed + self.failed;
+        println!("{ran} tests ran; {} ignored", self.skipped);
+        println!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+    }
+}
+
+/// The number before `word` in `ok. 3 passed; 0 failed; 1 ignored; ...`.
+fn count(result: &str, word: &str) -> u64 {
+    let words: Vec<&str> = result
+        .split([' ', ';', '.'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let found = words.windows(2).find(|pair| pair[1] == word);
+    found.and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+}
+
+/// `, reason` of the standard runner and ` (reason)` of libtest-mimic.
+fn reason_of(rest: &str) -> String {
+    let reason = rest.trim_start_matches(',').trim();
+    let reason = reason
+        .strip_prefix('(')
+        .and_then(|inner| inner.strip_suffix(')'))
+        .unwrap_or(reason);
+    if reason.is_empty() {
+        "no reason given".to_owned()
+    } else {
+        reason.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+
+    #[test]
+    fn adds_up_both_runners() {
+        let mut report = Report::default();
+        for line in [
+            "test model::selector::tests::matches ... ok",
+            "test slow ... ignored, takes an hour",
+            "test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test sees_a_call ... ignored (not root)",
+            "test breaks_a_call ... FAILED",
+            "test result: FAILED. 4 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 2.10s",
+        ] {
+            report.read(line);
+        }
+        assert_eq!((report.passed, report.failed, report.skipped), (5, 1, 2));
+        assert_eq!(report.ignored[0].1, "takes an hour");
+        assert_eq!(report.ignored[1].1, "not root");
+        assert_eq!(report.failed_names, ["breaks_a_call"]);
+        assert!(report.broken());
+    }
+}
