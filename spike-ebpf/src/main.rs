@@ -1,5 +1,6 @@
 //! Spike's kernel programs, one ELF: each hook in its own file, all maps in one place.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![no_main]
 
 mod hooks;

@@ -1,20 +1,27 @@
 //! Adds to counters and edges.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use spike_common::counter::Counter;
 use spike_common::edge::{Edge, EdgeStats};
 
 use crate::maps::{COUNTERS, EDGE_STATS, EDGES, NO_STATS};
 
-/// Adds to a number that other CPUs, or a softirq on this one, may add to as well.
+/// Adds to a number that other CPUs, or a softirq on this one, may add to as well. In assembly because the target has
+/// no compare-and-swap before kernel 5.12, for which `core` withholds all of `fetch_add`.
 ///
 /// # Safety
-/// `number` must be valid for atomic access.
+/// `number` must be valid for writes and aligned.
 #[inline(always)]
 pub(crate) unsafe fn add(number: *mut u64, amount: u64) {
-    // SAFETY: the caller's promise. The result is unused, so this is the plain atomic add of all kernels.
-    unsafe { AtomicU64::from_ptr(number) }.fetch_add(amount, Ordering::Relaxed);
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({number} + 0) += {amount}", number = in(reg) number, amount = in(reg) amount);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        _ = (number, amount);
+        unreachable!("built for the kernel only");
+    }
 }
 
 #[inline(always)]
