@@ -95,9 +95,10 @@ pub(crate) struct PacketScratch {
     pub(crate) bytes: [u8; MAX_BYTES],
 }
 
-/// Where a packet is put together: too large for the stack.
+/// Where a packet is put together, one element a CPU: too large for the stack and for a per-CPU map (32 KiB). The
+/// loader sets the number of CPUs.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<PacketScratch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: Array<PacketScratch> = Array::with_max_entries(1, 0);
 
 /// A socket storage map whose values a listener hands down to the sockets it accepts. aya's own type has no flags.
 #[repr(C)]

@@ -1,5 +1,7 @@
 //! Sees every connect(), and sends those that a rule selects to the agent, or refuses them.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
@@ -38,20 +40,31 @@ static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 fn spike_connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let (address, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
-    connect(&ctx, Endpoint::new(Address::from_ipv4_word(address), u16::from_be(port as u16)))
+    connect::<false>(&ctx, Endpoint::new(Address::from_ipv4_word(address), u16::from_be(port as u16)))
 }
 
 #[cgroup_sock_addr(connect6)]
 fn spike_connect6(ctx: SockAddrContext) -> i32 {
-    // SAFETY: as above.
-    let (address, port) = unsafe { ((*ctx.sock_addr).user_ip6, (*ctx.sock_addr).user_port) };
-    connect(&ctx, Endpoint::new(Address(address), u16::from_be(port as u16)))
+    let raw = ctx.sock_addr;
+    // SAFETY: as above; word by word, since the verifier refuses the pointer arithmetic of a copy.
+    let (address, port) = unsafe {
+        let address = [
+            read_volatile(&raw const (*raw).user_ip6[0]),
+            read_volatile(&raw const (*raw).user_ip6[1]),
+            read_volatile(&raw const (*raw).user_ip6[2]),
+            read_volatile(&raw const (*raw).user_ip6[3]),
+        ];
+        (Address(address), (*raw).user_port)
+    };
+    connect::<true>(&ctx, Endpoint::new(address, u16::from_be(port as u16)))
 }
 
 #[inline(always)]
-fn connect(ctx: &SockAddrContext, destination: Endpoint) -> i32 {
+fn connect<const IPV6: bool>(ctx: &SockAddrContext, destination: Endpoint) -> i32 {
     match observe(ctx, &destination) {
-        Some((config, socket)) if config.intercept.count != 0 => intercept(ctx, config, socket, &destination),
+        Some((config, socket)) if config.intercept.count != 0 => {
+            intercept::<IPV6>(ctx, config, socket, &destination)
+        }
         _ => ALLOW,
     }
 }
@@ -102,7 +115,12 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
 
 /// Finds the rules that the connection falls under and does what they say.
 #[inline(always)]
-fn intercept(ctx: &SockAddrContext, config: &'static Config, socket: &mut Socket, destination: &Endpoint) -> i32 {
+fn intercept<const IPV6: bool>(
+    ctx: &SockAddrContext,
+    config: &'static Config,
+    socket: &mut Socket,
+    destination: &Endpoint,
+) -> i32 {
     let attempt =
         Attempt { task: &socket.task, executable: executable_hash(&socket.task.executable), destination };
     let mut redirect = false;
@@ -119,12 +137,12 @@ fn intercept(ctx: &SockAddrContext, config: &'static Config, socket: &mut Socket
                 unsafe { counts::add(&raw mut (*stats).failed, 1) };
             }
             debug!(ctx, "refused pid {} port {}", socket.task.tgid, destination.port);
-            return refuse(ctx.sock_addr);
+            return refuse();
         }
     }
     if redirect && !live() {
         counts::count(Counter::EscapedHeartbeat);
-    } else if redirect && send_to_agent(ctx.sock_addr, socket, destination).is_some() {
+    } else if redirect && send_to_agent::<IPV6>(ctx.sock_addr, socket, destination).is_some() {
         socket.flags |= REDIRECTED;
         debug!(ctx, "redirected pid {} port {}", socket.task.tgid, destination.port);
     }
@@ -169,7 +187,7 @@ fn refused(rule: &RuleValue) -> bool {
 }
 
 #[inline(always)]
-fn refuse(_ctx: *mut bpf_sock_addr) -> i32 {
+fn refuse() -> i32 {
     // SAFETY: a helper that takes an error number.
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     DENY
@@ -185,7 +203,11 @@ fn live() -> bool {
 
 /// Points the socket at the agent's listener in its namespace, if that is alive.
 #[inline(always)]
-fn send_to_agent(raw: *mut bpf_sock_addr, socket: &Socket, destination: &Endpoint) -> Option<()> {
+fn send_to_agent<const IPV6: bool>(
+    raw: *mut bpf_sock_addr,
+    socket: &Socket,
+    destination: &Endpoint,
+) -> Option<()> {
     // SAFETY: entries are replaced whole.
     let Some(listener) = (unsafe { LISTENERS.get(socket.netns) }) else {
         counts::count(Counter::EscapedNamespace);
@@ -211,15 +233,15 @@ fn send_to_agent(raw: *mut bpf_sock_addr, socket: &Socket, destination: &Endpoin
     // SAFETY: these context fields are writable in connect hooks.
     unsafe {
         (*raw).user_port = u32::from(port.to_be());
-        if (*raw).family == 2 {
-            (*raw).user_ip4 = LOOPBACK_V4;
-        } else {
+        if IPV6 {
             let last = if ipv4 { LOOPBACK_V4 } else { u32::from_be(1) };
             let third = if ipv4 { MAPPED_WORD } else { 0 };
-            core::ptr::write_volatile(&raw mut (*raw).user_ip6[0], 0);
-            core::ptr::write_volatile(&raw mut (*raw).user_ip6[1], 0);
-            core::ptr::write_volatile(&raw mut (*raw).user_ip6[2], third);
-            core::ptr::write_volatile(&raw mut (*raw).user_ip6[3], last);
+            write_volatile(&raw mut (*raw).user_ip6[0], 0);
+            write_volatile(&raw mut (*raw).user_ip6[1], 0);
+            write_volatile(&raw mut (*raw).user_ip6[2], third);
+            write_volatile(&raw mut (*raw).user_ip6[3], last);
+        } else {
+            (*raw).user_ip4 = LOOPBACK_V4;
         }
     }
     Some(())

@@ -1,7 +1,7 @@
 //! Copies the packets that a capture chose to the agent; attached only while one runs.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use spike_common::address::Endpoint;
@@ -36,8 +36,9 @@ fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
     let config = CONFIG.get(0)?;
     // SAFETY: a context field; the map's values are replaced whole.
     let link = unsafe { *TAP_LINKS.get((*skb).ifindex)? };
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a map value of this CPU, which no other program uses before this one ends.
+    // SAFETY: a helper without arguments.
+    let scratch = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })?;
+    // SAFETY: this CPU's element; these hooks run with soft interrupts off, so none other uses it meanwhile.
     let header = unsafe { &mut (*scratch).header };
     header.flags = direction;
     if !chosen(config, skb, link, header) {
