@@ -7,6 +7,8 @@ pub mod fault;
 pub mod fault_words;
 pub mod field_error;
 pub mod json;
+pub mod edge;
+pub mod rule;
 pub mod selector;
 pub mod units;
 pub mod view;

@@ -12,6 +12,8 @@ pub const TASK_SENDS: u32 = 1 << 1;
 pub const TASK_KNOWN: u32 = 1 << 2;
 /// `Packet::flags`: the flow was redirected, `original` is where the application asked to go.
 pub const FLOW_REDIRECTED: u32 = 1 << 3;
+/// `Packet::flags`: `task` is the end that answers; its caller is not on this host.
+pub const TASK_SERVES: u32 = 1 << 4;
 
 /// The most bytes of one packet that are kept: the largest GSO frame of IPv4 with its link header.
 pub const MAX_BYTES: usize = 65_535 + 14;

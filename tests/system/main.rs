@@ -1,2 +1,71 @@
-//! Runs every system test.
-fn main() {}
+//! Runs every system test: `cargo xtask test --system`, or `cargo test -p spike-tests -- NAME` with a built agent.
+//!
+//! Without root all tests are ignored; with `SPIKE_REQUIRE_ROOT=1` that is a failure.
+
+mod api;
+mod capture;
+mod chance;
+mod effects;
+mod exec;
+mod latency;
+mod namespaces;
+mod observe;
+mod safety;
+mod transparent;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// The name of a test and what it does; it panics to fail.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    if let Some(code) = spike_tests::helper::main() {
+        return code;
+    }
+    // The many connections of some tests have both ends here.
+    raise_open_files();
+    let groups: [(&str, &[Test]); 10] = [
+        ("observe", observe::TESTS),
+        ("latency", latency::TESTS),
+        ("effects", effects::TESTS),
+        ("chance", chance::TESTS),
+        ("namespaces", namespaces::TESTS),
+        ("transparent", transparent::TESTS),
+        ("capture", capture::TESTS),
+        ("exec", exec::TESTS),
+        ("api", api::TESTS),
+        ("safety", safety::TESTS),
+    ];
+    let trials = groups.into_iter().flat_map(|(group, tests)| {
+        tests
+            .iter()
+            .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+fn run(test: fn()) -> Result<Completion, Failed> {
+    if !rustix::process::geteuid().is_root() {
+        if std::env::var_os("SPIKE_REQUIRE_ROOT").is_some_and(|value| value == "1") {
+            return Err("not root, and SPIKE_REQUIRE_ROOT=1 asks for every test".into());
+        }
+        return Ok(Completion::ignored_with("not root"));
+    }
+    test();
+    Ok(Completion::Completed)
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // What cannot be raised shows in the tests that need it.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}

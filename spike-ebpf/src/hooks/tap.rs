@@ -7,9 +7,9 @@ use aya_ebpf::programs::TcContext;
 use spike_common::address::Endpoint;
 use spike_common::config::Config;
 use spike_common::counter::Counter;
-use spike_common::packet::{EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS};
+use spike_common::packet::{EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES};
 use spike_common::rule::{Attempt, MAX_MASKS};
-use spike_common::socket::{Flow, FlowKey, OWN, REDIRECTED};
+use spike_common::socket::{Flow, FlowKey, OWN, REDIRECTED, SERVER};
 use spike_common::task::{Task, executable_hash};
 
 use crate::maps::{CONFIG, FLOWS, PACKETS, SCRATCH, TAP_LINKS, TAPS_EXACT, TAPS_PREFIX};
@@ -98,6 +98,11 @@ fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut 
     }
     if flow.flags & REDIRECTED != 0 {
         header.flags |= FLOW_REDIRECTED;
+    }
+    if flow.flags & SERVER != 0 {
+        // Selectors name callers, and this one's is elsewhere.
+        header.flags |= TASK_SERVES;
+        return wanted(config, &Task::default(), &flow.original);
     }
     wanted(config, &flow.task, &flow.original)
 }

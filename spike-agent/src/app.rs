@@ -1,0 +1,201 @@
+//! The composition root: starts everything in order, joins it, and takes it down in the reverse order.
+
+mod captures;
+mod glue;
+mod planes;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use spike_common::event::NamespaceWanted;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::Doors;
+use crate::config::{AgentConfig, LogLevel};
+use crate::control::{Control, Planes};
+use crate::exec::ExecTable;
+use crate::fault::book::Book;
+use crate::identity::{Cgroups, Processes};
+use crate::kernel::{Kernel, own_netns_cookie};
+use crate::model::rule::{Capabilities, CgroupIds};
+use crate::proxy::Proxy;
+use crate::proxy::namespaces::Namespaces;
+use crate::safety::{
+    CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
+};
+use captures::Captures;
+use glue::{KernelListeners, KernelOriginals, ServeByProxy};
+use planes::LivePlanes;
+
+/// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// Runs the agent until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Why it could not start, in one line with what to do; nothing is left attached then.
+pub fn run(config: AgentConfig) -> Result<()> {
+    preflight()?;
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let outcome = runtime.block_on(serve(config));
+    // Proxied connections end with the agent; waiting for them could take for ever.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+async fn serve(config: AgentConfig) -> Result<()> {
+    let mount = find_cgroup2()?;
+    let cgroup: PathBuf = match &config.cgroup {
+        Some(path) => {
+            check_cgroup2(path)?;
+            path.canonicalize().with_context(|| format!("find cgroup {}", path.display()))?
+        }
+        None => mount.clone(),
+    };
+    let lock = InstanceLock::acquire(&cgroup, &config.state_dir)?;
+    let left = cleanup(CleanupOptions { state_dir: &config.state_dir, check: false, held: Some(&lock) })?;
+    for leftover in &left.leftovers {
+        info!("removed what an earlier agent left: {leftover:?}");
+    }
+    let journal = Arc::new(Journal::open(&lock)?);
+    let doors = Doors::bind(&config).await?;
+
+    let own_netns = own_netns_cookie();
+    let log = matches!(config.log_level, LogLevel::Debug | LogLevel::Trace);
+    let kernel = Arc::new(Kernel::start(&cgroup, own_netns, log)?);
+    let stop = CancellationToken::new();
+    tokio::spawn(beat(Arc::clone(&kernel), stop.clone()));
+
+    let cgroups = Arc::new(Cgroups::new(mount.clone()));
+    let processes = Arc::new(Processes::new(Arc::clone(&cgroups)));
+    let capabilities = Capabilities {
+        executable: kernel.features().executable.is_some(),
+        cgroup_depths: cgroups.id_and_depth("/").is_some_and(|(_, depth)| depth.is_some()),
+        set_retval: kernel.features().set_retval,
+    };
+    let book = Arc::<Book>::default();
+    let originals = Arc::new(KernelOriginals { kernel: Arc::clone(&kernel), processes: Arc::clone(&processes) });
+    let proxy = Proxy::new(originals, book.subscribe());
+    let namespaces = Namespaces::new(
+        Arc::new(KernelListeners(Arc::clone(&kernel))),
+        Arc::new(ServeByProxy(proxy)),
+        stop.clone(),
+    );
+    follow_wanted(&kernel, Arc::clone(&namespaces))?;
+    let captures = Captures::new(
+        Arc::clone(&kernel),
+        Arc::clone(&journal),
+        Arc::clone(&processes),
+        Arc::clone(&cgroups),
+        capabilities,
+        own_netns,
+    )?;
+    let planes = Arc::new(LivePlanes {
+        started: Instant::now(),
+        cgroup: cgroup.clone(),
+        kernel: Arc::clone(&kernel),
+        book: Arc::clone(&book),
+        processes,
+        cgroups,
+        capabilities,
+        namespaces,
+        captures: Arc::clone(&captures),
+        execs: ExecTable::new(mount, journal),
+        settling: tokio::sync::Mutex::default(),
+    });
+    let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
+    let expirer = Arc::clone(&book);
+    tokio::spawn(async move { expirer.expire().await });
+    tokio::spawn(follow(Arc::clone(&planes), captures, stop.clone()));
+    tokio::spawn(signals(control.clone(), stop.clone()));
+
+    info!("ready: observing {}, answering on {}", cgroup.display(), config.socket.display());
+    let served = doors.serve(control, stop.clone()).await;
+    stop.cancel();
+    _ = book.clear();
+    _ = planes.settle().await;
+    planes.execs.end_all();
+    info!("stopped");
+    drop(lock);
+    served
+}
+
+/// Tells the hooks that the agent lives.
+async fn beat(kernel: Arc<Kernel>, stop: CancellationToken) {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => kernel.beat(),
+        }
+    }
+}
+
+/// Keeps the kernel's rules in step when faults end by themselves, and when cgroups come and go.
+async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: CancellationToken) {
+    let mut faults = planes.book.subscribe();
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = faults.changed() => if changed.is_err() { return },
+            _ = ticks.tick() => {
+                captures.refresh();
+                if !planes.book.list().iter().any(|armed| armed.fault.selector.from.cgroup.is_some()) {
+                    continue;
+                }
+            }
+        }
+        if let Err(error) = planes.settle().await {
+            warn!("follow the faults: {error:#}");
+        }
+    }
+}
+
+/// `kernel::tables --NamespaceWanted--> proxy::namespaces`.
+fn follow_wanted(kernel: &Kernel, namespaces: Arc<Namespaces>) -> Result<()> {
+    let (wanted_tx, mut wanted_rx) = mpsc::unbounded_channel::<NamespaceWanted>();
+    kernel.read_events(wanted_tx)?;
+    tokio::spawn(async move {
+        while let Some(event) = wanted_rx.recv().await {
+            namespaces.wanted(event.tgid);
+        }
+    });
+    Ok(())
+}
+
+/// SIGINT and SIGTERM end the agent; SIGUSR1 ends every fault and capture.
+async fn signals(control: Control, stop: CancellationToken) {
+    let streams = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::user_defined1()),
+    );
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut panic)) = streams else {
+        warn!("cannot listen for signals");
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = panic.recv() => {
+                info!("SIGUSR1: ending every fault and capture");
+                if let Err(error) = control.panic().await {
+                    warn!("end every fault and capture: {error}");
+                }
+            }
+        }
+    }
+    stop.cancel();
+}

@@ -1,0 +1,145 @@
+//! The running planes as the operator's verbs reach them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use spike_common::counter::Counter;
+
+use super::captures::Captures;
+use crate::control::{CaptureHandle, Planes};
+use crate::exec::ExecTable;
+use crate::fault::book::{ArmedFault, Book};
+use crate::identity::{Cgroups, Processes};
+use crate::kernel::{Kernel, Refusal};
+use crate::model::rule::{Capabilities, RuleSource, compile};
+use crate::model::view::{CounterView, ExecView, InterceptView, MapView, Status};
+use crate::model::{CaptureSpec, FieldError};
+use crate::proxy::namespaces::Namespaces;
+use crate::topology::service_map;
+
+/// Everything that runs.
+pub(super) struct LivePlanes {
+    pub(super) started: Instant,
+    pub(super) cgroup: PathBuf,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) book: Arc<Book>,
+    pub(super) processes: Arc<Processes>,
+    pub(super) cgroups: Arc<Cgroups>,
+    pub(super) capabilities: Capabilities,
+    pub(super) namespaces: Arc<Namespaces>,
+    pub(super) captures: Arc<Captures>,
+    pub(super) execs: ExecTable,
+    /// One change of the kernel's rules at a time, each made from the book as it then is.
+    pub(super) settling: tokio::sync::Mutex<()>,
+}
+
+impl Planes for LivePlanes {
+    fn status(&self) -> Status {
+        let losses = Counter::ALL.into_iter().map(|(counter, name, description)| CounterView {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            count: self.kernel.counter(counter),
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            cgroup: self.cgroup.display().to_string(),
+            kernel_release: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            hooks: self.kernel.hooks().to_vec(),
+            intercept: InterceptView { armed: !self.book.list().is_empty(), namespaces: self.namespaces.view() },
+            edges: self.kernel.edge_count(),
+            losses: losses.collect(),
+            ..Status::default()
+        }
+    }
+
+    fn service_map(&self) -> Result<MapView> {
+        Ok(service_map(self.kernel.edges()?, &self.kernel.services(), &self.processes))
+    }
+
+    fn settle(&self) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let _alone = self.settling.lock().await;
+            let faults = self.book.list();
+            let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
+            if needs_proxy {
+                // Listeners first: a rule without one lets calls escape.
+                self.namespaces.set_armed(true).await?;
+            }
+            let sources: Vec<RuleSource<'_>> = faults
+                .iter()
+                .map(|armed| RuleSource {
+                    selector: &armed.fault.selector,
+                    kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
+                })
+                .collect();
+            let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
+            let refusals: Vec<Refusal> =
+                faults.iter().filter(|armed| self.refuses(armed)).map(|armed| self.refusal(armed)).collect();
+            let redirects = compiled.exact.values().chain(compiled.prefix.values());
+            let redirects = redirects.into_iter().any(|value| value.flags & spike_common::rule::REDIRECT != 0);
+            if redirects && !needs_proxy {
+                self.namespaces.set_armed(true).await?;
+            }
+            self.kernel.set_rules(&compiled, &refusals)?;
+            if !redirects && !needs_proxy {
+                self.namespaces.set_armed(false).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)> {
+        self.kernel.refusal_counts(kernel_id(fault_id))
+    }
+
+    fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
+        let started = self.captures.start(spec);
+        async { started }.boxed()
+    }
+
+    fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {
+        self.execs.exec_begin(pid, client_pid)
+    }
+
+    fn exec_end(&self, id: &str) -> Result<()> {
+        self.execs.exec_end(id)
+    }
+
+    fn check_cgroup(&self, path: &str) -> Result<(), FieldError> {
+        if self.cgroups.directory(path).join("cgroup.procs").is_file() {
+            return Ok(());
+        }
+        let mount = self.cgroups.directory("/");
+        let hint = format!("there is no cgroup {path:?} below {}; /proc/PID/cgroup tells a process's", mount.display());
+        Err(FieldError::new("cgroup", hint))
+    }
+}
+
+impl LivePlanes {
+    /// Whether the kernel answers this fault's calls itself.
+    fn refuses(&self, armed: &ArmedFault) -> bool {
+        armed.fault.effect.is_decided_in_kernel() && self.capabilities.set_retval
+    }
+
+    fn refusal(&self, armed: &ArmedFault) -> Refusal {
+        let left = armed.deadline.saturating_duration_since(tokio::time::Instant::now());
+        Refusal {
+            id: kernel_id(armed.id),
+            seed: armed.fault.seed,
+            percent: armed.fault.percent,
+            deadline_ns: self.kernel.deadline_ns(left),
+        }
+    }
+}
+
+/// A fault's number in the kernel's maps, where 0 means none. Numbers start at 1 and would take 2^32 faults to repeat.
+fn kernel_id(id: u64) -> u32 {
+    (id & u64::from(u32::MAX)).max(1) as u32
+}

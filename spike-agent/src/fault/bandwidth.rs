@@ -1,0 +1,140 @@
+//! Paces a direction to a rate in small pieces, so that a slow link trickles as a real one does and does not stutter.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    stage::{Chunk, Content, forward},
+    timer,
+};
+use crate::model::Rate;
+
+/// Pieces are this much of the rate.
+const QUANTUM: Duration = Duration::from_millis(5);
+/// Largest piece in bytes, for high rates.
+const MAX_PIECE: u64 = 64 << 10;
+/// How far behind its schedule a direction may catch up: late wake-ups do not cost rate, a slow receiver's pause is
+/// not made good by a burst.
+const MAX_LAG: Duration = Duration::from_millis(50);
+
+/// Lets bytes out no faster than a rate.
+#[derive(Debug)]
+pub struct Bandwidth {
+    /// The rate.
+    pub rate: Rate,
+    /// The fault's end: bytes pass unhindered.
+    pub removed: CancellationToken,
+}
+
+impl Bandwidth {
+    pub(super) async fn run(self, mut chunk_rx: Receiver<Chunk>, chunk_tx: Sender<Chunk>) {
+        let piece_length = piece_length(self.rate);
+        let mut schedule = Schedule {
+            rate: self.rate,
+            free_at: None,
+        };
+        while let Some(chunk) = chunk_rx.recv().await {
+            let Content::Bytes(mut bytes) = chunk.content else {
+                let _ = chunk_tx.send(Chunk::now(chunk.content)).await;
+                return;
+            };
+            while !bytes.is_empty() {
+                let is_removed = self.removed.is_cancelled();
+                let length = if is_removed {
+                    bytes.len()
+                } else {
+                    piece_length.min(bytes.len())
+                };
+                if !is_removed {
+                    let due = schedule.next(length, chunk.at, Instant::now());
+                    tokio::select! {
+                        () = timer::until(due) => {}
+                        () = self.removed.cancelled() => continue,
+                    }
+                }
+                let piece = Content::Bytes(bytes.split_to(length));
+                if chunk_tx.send(Chunk::now(piece)).await.is_err() {
+                    return;
+                }
+            }
+            if self.removed.is_cancelled() {
+                break;
+            }
+        }
+        forward(chunk_rx, chunk_tx).await;
+    }
+}
+
+fn piece_length(rate: Rate) -> usize {
+    let length = u128::from(rate.bytes_per_second()) * QUANTUM.as_nanos() / 1_000_000_000;
+    usize::try_from(length.clamp(1, u128::from(MAX_PIECE))).unwrap_or(1)
+}
+
+/// Times by an absolute schedule, so that the errors of single waits do not add up.
+struct Schedule {
+    rate: Rate,
+    /// When the last piece has left.
+    free_at: Option<Instant>,
+}
+
+impl Schedule {
+    /// When the last of `length` bytes that came `at` has left.
+    fn next(&mut self, length: usize, at: Instant, now: Instant) -> Instant {
+        let nanos = (length as u128 * 1_000_000_000).div_ceil(u128::from(self.rate.bytes_per_second()));
+        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let start = self.free_at.map_or(at, |free_at| free_at.max(at));
+        let start = now.checked_sub(MAX_LAG).map_or(start, |oldest| start.max(oldest));
+        let due = start + time;
+        self.free_at = Some(due);
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(bytes: u64) -> Rate {
+        Rate::from_bytes_per_second(bytes).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_five_milliseconds_long() {
+        for (bytes, length) in [
+            (1, 1),
+            (199, 1),
+            (100_000, 500),
+            (1 << 30, 64 << 10),
+            (1_000_000_000_000, 64 << 10),
+        ] {
+            assert_eq!(piece_length(rate(bytes)), length, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn late_pieces_keep_the_rate_and_pauses_give_no_credit() {
+        let start = Instant::now();
+        let milliseconds = Duration::from_millis;
+        let mut schedule = Schedule {
+            rate: rate(1000),
+            free_at: None,
+        };
+        assert_eq!(schedule.next(5, start, start), start + milliseconds(5));
+        // Three milliseconds late, and still on time with the next.
+        assert_eq!(
+            schedule.next(5, start, start + milliseconds(8)),
+            start + milliseconds(10)
+        );
+        // The input paused.
+        let later = start + milliseconds(1000);
+        assert_eq!(schedule.next(5, later, later), later + milliseconds(5));
+        // The receiver paused.
+        let much_later = later + milliseconds(1000);
+        assert_eq!(
+            schedule.next(5, later, much_later),
+            much_later - MAX_LAG + milliseconds(5)
+        );
+    }
+}

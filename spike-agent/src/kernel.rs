@@ -1,0 +1,169 @@
+//! The kernel side as the rest of the agent sees it; the only user of aya. Owning it is being attached.
+
+mod adopt;
+mod attach;
+mod features;
+mod rules;
+mod tables;
+pub mod tap;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use spike_common::config::{Config, Listener};
+use spike_common::edge::{Edge, EdgeStats};
+use spike_common::rule::KernelFault;
+use spike_common::socket::{Flow, FlowKey, ServiceKey, Socket};
+use spike_common::task::Task;
+
+pub use adopt::own_netns_cookie;
+pub use features::Features;
+pub use rules::Refusal;
+
+use rules::RuleTable;
+
+/// The kernel programs, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/spike-ebpf"));
+
+/// The loaded and attached kernel side. Dropping it detaches everything.
+pub struct Kernel {
+    features: Features,
+    /// What is attached, for people.
+    hooks: Vec<String>,
+    config: Mutex<(Array<MapData, Config>, Config)>,
+    heartbeat: Mutex<Array<MapData, u64>>,
+    listeners: Mutex<HashMap<MapData, u64, Listener>>,
+    rules: Mutex<RuleTable>,
+    taps: Mutex<RuleTable>,
+    faults: Mutex<HashMap<MapData, u32, KernelFault>>,
+    tap_links: Mutex<HashMap<MapData, u32, u32>>,
+    flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
+    redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
+    services: Mutex<HashMap<MapData, ServiceKey, Task>>,
+    edges: Mutex<HashMap<MapData, u64, Edge>>,
+    stats: Mutex<PerCpuHashMap<MapData, u64, EdgeStats>>,
+    counters: PerCpuArray<MapData, u64>,
+    sockets: Mutex<SkStorage<MapData, Socket>>,
+    events: Mutex<Option<RingBuf<MapData>>>,
+    packets: Mutex<Option<RingBuf<MapData>>>,
+    /// Last, so that the maps are still there while the links go.
+    programs: Mutex<Ebpf>,
+}
+
+impl Kernel {
+    /// Loads the programs, finds the connections that are already open below `cgroup`, and attaches.
+    ///
+    /// `own_netns` is the cookie of the agent's network namespace; `log` turns the kernel side's messages on.
+    ///
+    /// # Errors
+    /// Names the step and what the kernel said. Whatever was attached until then is detached again.
+    pub fn start(cgroup: &Path, own_netns: u64, log: bool) -> Result<Self> {
+        let features = Features::probe();
+        let mut programs = load(&features, log)?;
+        let mut take = Maps(&mut programs);
+        let config = Config { agent_tgid: std::process::id(), agent_netns: own_netns, ..Config::default() };
+        let mut kernel = Self {
+            hooks: Vec::new(),
+            config: Mutex::new((take.map("CONFIG", Array::try_from)?, config)),
+            heartbeat: Mutex::new(take.map("HEARTBEAT", Array::try_from)?),
+            listeners: Mutex::new(take.map("LISTENERS", HashMap::try_from)?),
+            rules: Mutex::new(RuleTable::new(
+                take.map("RULES_EXACT", HashMap::try_from)?,
+                take.map("RULES_PREFIX", LpmTrie::try_from)?,
+            )),
+            taps: Mutex::new(RuleTable::new(
+                take.map("TAPS_EXACT", HashMap::try_from)?,
+                take.map("TAPS_PREFIX", LpmTrie::try_from)?,
+            )),
+            faults: Mutex::new(take.map("FAULTS", HashMap::try_from)?),
+            tap_links: Mutex::new(take.map("TAP_LINKS", HashMap::try_from)?),
+            flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
+            redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
+            services: Mutex::new(take.map("SERVICES", HashMap::try_from)?),
+            edges: Mutex::new(take.map("EDGES", HashMap::try_from)?),
+            stats: Mutex::new(take.map("EDGE_STATS", PerCpuHashMap::try_from)?),
+            counters: take.map("COUNTERS", PerCpuArray::try_from)?,
+            sockets: Mutex::new(take.map("SOCKETS", SkStorage::try_from)?),
+            events: Mutex::new(Some(take.map("EVENTS", RingBuf::try_from)?)),
+            packets: Mutex::new(Some(take.map("PACKETS", RingBuf::try_from)?)),
+            programs: Mutex::new(programs),
+            features,
+        };
+        kernel.configure(|_| ())?;
+        kernel.beat();
+        // Before the hooks, so that nobody else counts meanwhile; what opens in between is found by the second look.
+        adopt::adopt(&kernel, cgroup);
+        kernel.hooks = attach::attach(&mut lock(&kernel.programs), cgroup)?;
+        adopt::adopt(&kernel, cgroup);
+        Ok(kernel)
+    }
+
+    /// What this kernel offers.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// What is attached.
+    pub fn hooks(&self) -> &[String] {
+        &self.hooks
+    }
+
+    /// Changes the kernel side's settings.
+    fn configure(&self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        let mut guard = lock(&self.config);
+        let (map, config) = &mut *guard;
+        change(config);
+        map.set(0, *config, 0).context("write the kernel side's settings")
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("hooks", &self.hooks).finish_non_exhaustive()
+    }
+}
+
+/// A lock whose poison does not matter: the maps are the kernel's and stay consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn load(features: &Features, log: bool) -> Result<Ebpf> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| error_in(what, error))?;
+    let log_level = if log { 4_u8 } else { 0 };
+    let (set_retval, netns_cookie) = (u8::from(features.set_retval), u8::from(features.netns_cookie));
+    let offsets = features.executable.unwrap_or_default();
+    EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::default())
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
+        .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("HAS_NETNS_COOKIE", &netns_cookie, true)
+        .override_global("OFFSET_TASK_MM", &offsets.task_mm, true)
+        .override_global("OFFSET_MM_EXE_FILE", &offsets.mm_exe_file, true)
+        .override_global("OFFSET_FILE_DENTRY", &offsets.file_dentry, true)
+        .override_global("OFFSET_DENTRY_NAME", &offsets.dentry_name, true)
+        .map_max_entries("SCRATCH", u32::try_from(cpus)?)
+        .load(OBJECT)
+        .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")
+}
+
+fn error_in(what: &str, error: std::io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!("read {what}"))
+}
+
+/// Takes maps out of the loaded object by name.
+struct Maps<'a>(&'a mut Ebpf);
+
+impl Maps<'_> {
+    fn map<T>(
+        &mut self,
+        name: &str,
+        convert: impl FnOnce(aya::maps::Map) -> Result<T, aya::maps::MapError>,
+    ) -> Result<T> {
+        let map = self.0.take_map(name).with_context(|| format!("kernel object has no map {name}"))?;
+        convert(map).with_context(|| format!("use map {name}"))
+    }
+}

@@ -1,0 +1,231 @@
+//! Finds the listeners and connections that were open before the agent, and gives them the state that the hooks would
+//! have: socket storage can be set from user space by a duplicate of the socket.
+//!
+//! Which sockets there are comes from each namespace's TCP tables in /proc; whose they are from /proc/PID/fd. The
+//! duplicate lives for microseconds; while it does, a close() by its owner ends the connection that much later.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use spike_common::address::Endpoint;
+use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE};
+use spike_common::socket::{ADOPTED, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
+use spike_common::task::{EXECUTABLE_LEN, Task};
+use tracing::{debug, info};
+
+use super::tables::monotonic_ns;
+use super::{Kernel, lock};
+
+/// `SO_NETNS_COOKIE` (kernel 5.14), missing from libc.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+/// TCP states in /proc/net/tcp.
+const ESTABLISHED: u8 = 1;
+const LISTEN: u8 = 10;
+
+/// A socket that was found.
+struct Found {
+    fd: OwnedFd,
+    task: Task,
+    netns: u64,
+    state: u8,
+    local: Endpoint,
+    /// Unset for listeners.
+    remote: Endpoint,
+}
+
+/// Gives every TCP socket of the processes below `cgroup` its state, unless it has one.
+pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
+    let found = find(kernel, cgroup);
+    let listening: HashSet<(u64, u16)> =
+        found.iter().filter(|socket| socket.state == LISTEN).map(|socket| (socket.netns, socket.local.port)).collect();
+    let serves = |socket: &Found| listening.contains(&(socket.netns, socket.local.port));
+    let clients: HashSet<FlowKey> = found
+        .iter()
+        .filter(|socket| socket.state != LISTEN && !serves(socket))
+        .map(|socket| FlowKey::new(socket.netns, socket.local, socket.remote))
+        .collect();
+    let mut adopted = 0_u32;
+    for socket in &found {
+        let done = if socket.state == LISTEN {
+            adopt_listener(kernel, socket)
+        } else {
+            let server = serves(socket);
+            let caller_here = server && clients.contains(&FlowKey::new(socket.netns, socket.remote, socket.local));
+            adopt_connection(kernel, socket, server, caller_here)
+        };
+        match done {
+            Ok(()) => adopted += 1,
+            Err(error) => debug!("adopt a socket of pid {}: {error:#}", socket.task.tgid),
+        }
+    }
+    if adopted > 0 {
+        info!("found {adopted} sockets that were open before");
+    }
+}
+
+fn adopt_listener(kernel: &Kernel, found: &Found) -> anyhow::Result<()> {
+    let state = Socket { netns: found.netns, task: found.task, flags: LISTENER, ..Socket::default() };
+    lock(&kernel.sockets).insert(&found.fd, state, 0)?;
+    Ok(())
+}
+
+fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: bool) -> anyhow::Result<()> {
+    let mut flags = ADOPTED | OPENED;
+    if server {
+        flags |= SERVER;
+        kernel.set_service(ServiceKey::new(found.netns, found.local), found.task);
+    }
+    if caller_here {
+        return Ok(());
+    }
+    let destination = if server { found.local } else { found.remote };
+    let edge = Edge {
+        netns: if destination.address.is_loopback() { found.netns } else { 0 },
+        since_ns: monotonic_ns(),
+        task: found.task,
+        destination,
+        peer: if server { Endpoint::new(found.remote.address, 0) } else { Endpoint::default() },
+        role: if server { SERVER_ROLE } else { CLIENT },
+        padding: 0,
+    };
+    let id = kernel.add_open(&edge)?;
+    let state = Socket {
+        edge: id,
+        netns: found.netns,
+        task: found.task,
+        original: destination,
+        flags,
+        ..Socket::default()
+    };
+    lock(&kernel.sockets).insert(&found.fd, state, 0)?;
+    let flow = Flow { cookie: 0, edge: id, task: found.task, original: destination, flags: flags & SERVER };
+    kernel.set_flow(FlowKey::new(found.netns, found.local, found.remote), flow);
+    Ok(())
+}
+
+/// All sockets below `cgroup` that have no state yet. Processes that end meanwhile, and what they may not be asked,
+/// are passed over: they will not make calls, or are seen by the hooks.
+fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
+    let mut tables: HashMap<u64, HashMap<u64, u8>> = HashMap::new();
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
+    let Ok(processes) = fs::read_dir("/proc") else { return found };
+    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        if u32::try_from(pid) == Ok(std::process::id()) {
+            continue;
+        }
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let Some(folder) = cgroup_of(&proc, &mount).filter(|folder| folder.starts_with(cgroup)) else { continue };
+        let Ok(netns) = fs::metadata(proc.join("ns/net")).map(|data| data.ino()) else { continue };
+        let table = tables.entry(netns).or_insert_with(|| tcp_table(&proc));
+        let mut pidfd = None;
+        let Ok(files) = fs::read_dir(proc.join("fd")) else { continue };
+        for file in files.flatten() {
+            let Some(inode) = socket_inode(&file.path()) else { continue };
+            let Some(&state) = table.get(&inode).filter(|_| seen.insert(inode)) else { continue };
+            let Some(number) = file.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if pidfd.is_none() {
+                pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            }
+            let Some(fd) = pidfd.as_ref().and_then(|pidfd| pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok())
+            else {
+                continue;
+            };
+            if lock(&kernel.sockets).get(&fd, 0).is_ok() {
+                continue;
+            }
+            found.extend(describe(fd, task_of(pid, &proc, &folder), state));
+        }
+    }
+    found
+}
+
+fn describe(fd: OwnedFd, task: Task, state: u8) -> Option<Found> {
+    let netns = netns_cookie(&fd).unwrap_or(0);
+    let local = endpoint(rustix::net::getsockname(&fd).ok()?)?;
+    let remote =
+        if state == LISTEN { Endpoint::default() } else { endpoint(rustix::net::getpeername(&fd).ok()??)? };
+    Some(Found { fd, task, netns, state, local, remote })
+}
+
+fn endpoint(address: rustix::net::SocketAddrAny) -> Option<Endpoint> {
+    SocketAddr::try_from(address).ok().map(Endpoint::from)
+}
+
+/// The cookie of the namespace that a socket is in, as the hooks have it.
+pub(super) fn netns_cookie(socket: &impl AsFd) -> std::io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option writes at most `length` bytes into `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The cookie of the agent's own network namespace; 0 where the kernel does not tell (before 5.14).
+pub fn own_netns_cookie() -> u64 {
+    // SAFETY: plain system call; a negative result is checked.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return 0;
+    }
+    // SAFETY: just opened, owned by nobody else.
+    netns_cookie(&unsafe { OwnedFd::from_raw_fd(fd) }).unwrap_or(0)
+}
+
+/// Inode and state of each TCP socket in the process's network namespace that can carry or accept calls.
+fn tcp_table(proc: &Path) -> HashMap<u64, u8> {
+    let mut table = HashMap::new();
+    for name in ["net/tcp", "net/tcp6"] {
+        let text = fs::read_to_string(proc.join(name)).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let mut words = line.split_whitespace();
+            let state = words.nth(3).and_then(|state| u8::from_str_radix(state, 16).ok());
+            let inode = words.nth(5).and_then(|inode| inode.parse().ok());
+            if let (Some(state @ (ESTABLISHED | LISTEN | 8)), Some(inode)) = (state, inode) {
+                table.insert(inode, state);
+            }
+        }
+    }
+    table
+}
+
+fn socket_inode(link: &Path) -> Option<u64> {
+    let target = fs::read_link(link).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The folder of a process's cgroup v2.
+fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(proc.join("cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(if path.is_empty() { mount.to_owned() } else { mount.join(path) })
+}
+
+fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {
+    let mut executable = [0; EXECUTABLE_LEN];
+    let exe = fs::read_link(proc.join("exe")).unwrap_or_default();
+    let name = exe.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(" (deleted)").unwrap_or(&name).as_bytes();
+    let length = name.len().min(EXECUTABLE_LEN - 1);
+    executable[..length].copy_from_slice(&name[..length]);
+    Task {
+        cgroup: fs::metadata(cgroup).map_or(0, |data| data.ino()),
+        executable,
+        tgid: pid.cast_unsigned(),
+        uid: fs::metadata(proc).map_or(0, |data| data.uid()),
+    }
+}

@@ -1,0 +1,81 @@
+//! Loads each program through the verifier and attaches it; a failure half-way leaves nothing behind.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use aya::Ebpf;
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps};
+
+/// Attaches all hooks to the cgroup and loads the packet programs. Returns the hooks' names. On an error the caller
+/// drops `programs`, which detaches what was attached.
+pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
+    let folder = File::open(cgroup).with_context(|| format!("open cgroup {}", cgroup.display()))?;
+    let mut hooks = Vec::new();
+    // The connect hooks last: nothing may be redirected before the rest can follow it.
+    let order = [
+        "spike_egress",
+        "spike_ingress",
+        "spike_sock_ops",
+        "spike_getpeername4",
+        "spike_getpeername6",
+        "spike_connect4",
+        "spike_connect6",
+    ];
+    for (step, name) in order.into_iter().enumerate() {
+        fail_here(step)?;
+        attach_one(programs, name, &folder)
+            .with_context(|| format!("attach {name} to cgroup {}; `spike doctor` tells what is missing", cgroup.display()))?;
+        hooks.push(name.trim_start_matches("spike_").to_owned());
+    }
+    for name in ["spike_tap_ingress", "spike_tap_egress"] {
+        let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
+            return Err(anyhow!("kernel object has no program {name}"));
+        };
+        tap.load().with_context(|| format!("load {name}"))?;
+    }
+    Ok(hooks)
+}
+
+/// `SPIKE_FAIL_ATTACH=N` fails step N, so that a test can see the roll-back.
+fn fail_here(step: usize) -> Result<()> {
+    match std::env::var("SPIKE_FAIL_ATTACH") {
+        Ok(wanted) if wanted == step.to_string() => Err(anyhow!("attach step {step} failed as SPIKE_FAIL_ATTACH asked")),
+        _ => Ok(()),
+    }
+}
+
+fn attach_one(programs: &mut Ebpf, name: &str, cgroup: &File) -> Result<()> {
+    let program = programs.program_mut(name).ok_or_else(|| anyhow!("kernel object has no program {name}"))?;
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSkb(program) => {
+            let direction = if name == "spike_egress" { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
+            load(CgroupSkb::load(program))?;
+            program.attach(cgroup, direction, mode)?;
+        }
+        Program::SockOps(program) => {
+            load(SockOps::load(program))?;
+            program.attach(cgroup, mode)?;
+        }
+        Program::CgroupSockAddr(program) => {
+            load(CgroupSockAddr::load(program))?;
+            program.attach(cgroup, mode)?;
+        }
+        _ => return Err(anyhow!("program {name} is of a kind that is not attached to cgroups")),
+    }
+    Ok(())
+}
+
+/// Keeps the end of the verifier's log, which holds the reason; the whole of it is thousands of lines.
+fn load(result: Result<(), ProgramError>) -> Result<()> {
+    match result {
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+            Err(anyhow!("the kernel refused the program: {io_error}\n{tail}"))
+        }
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,117 @@
+//! What this kernel offers beyond what Spike cannot do without.
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+use btf_rs::{Btf, BtfType, Type};
+use tracing::warn;
+
+/// Facilities that are used where they exist.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Features {
+    /// `bpf_set_retval` (5.18): refusals are answered in the connect hook.
+    pub set_retval: bool,
+    /// `bpf_get_netns_cookie` in sock_ops (5.15): listeners are told apart by namespace.
+    pub netns_cookie: bool,
+    /// TCX (6.6): packet programs without a qdisc.
+    pub tcx: bool,
+    /// Where the kernel keeps a process's executable; needs BTF and `bpf_probe_read_kernel` in connect hooks.
+    pub executable: Option<ExecutableOffsets>,
+}
+
+/// Offsets in bytes on the way from a task to the name of its executable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecutableOffsets {
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`.
+    pub mm_exe_file: u32,
+    /// `file.f_path.dentry`.
+    pub file_dentry: u32,
+    /// `dentry.d_name.name`.
+    pub dentry_name: u32,
+}
+
+impl Features {
+    /// Asks the running kernel.
+    pub fn probe() -> Self {
+        let has = |program, helper| is_helper_supported(program, helper).unwrap_or(false);
+        let connect = |helper| has(ProgramType::CgroupSockAddr, helper);
+        let reads = connect(BpfHelper::BPF_FUNC_get_current_task)
+            && connect(BpfHelper::BPF_FUNC_probe_read_kernel)
+            && connect(BpfHelper::BPF_FUNC_probe_read_kernel_str);
+        let executable = if reads { executable_offsets() } else { None };
+        if executable.is_none() {
+            warn!("this kernel does not tell executables by name in the connect hook: calls are named by thread, and `process` selectors are decided in the agent");
+        }
+        Self {
+            set_retval: connect(BpfHelper::BPF_FUNC_set_retval),
+            netns_cookie: has(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie),
+            tcx: aya::util::KernelVersion::current().is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0)),
+            executable,
+        }
+    }
+}
+
+fn executable_offsets() -> Option<ExecutableOffsets> {
+    let btf = Btf::from_file("/sys/kernel/btf/vmlinux").ok()?;
+    Some(ExecutableOffsets {
+        task_mm: offset(&btf, "task_struct", &["mm"])?,
+        mm_exe_file: offset(&btf, "mm_struct", &["exe_file"])?,
+        file_dentry: offset(&btf, "file", &["f_path", "dentry"])?,
+        dentry_name: offset(&btf, "dentry", &["d_name", "name"])?,
+    })
+}
+
+/// The offset in bytes of a field, by the names on the way to it.
+fn offset(btf: &Btf, structure: &str, path: &[&str]) -> Option<u32> {
+    let types = btf.resolve_types_by_name(structure).ok()?;
+    let bits = types.iter().find_map(|candidate| offset_in(btf, candidate, path))?;
+    Some(bits / 8)
+}
+
+fn offset_in(btf: &Btf, structure: &Type, path: &[&str]) -> Option<u32> {
+    let (Type::Struct(fields) | Type::Union(fields)) = structure else { return None };
+    let (wanted, rest) = path.split_first()?;
+    for member in &fields.members {
+        let name = btf.resolve_name(member).unwrap_or_default();
+        let inner = || resolved(btf, member);
+        if name == *wanted {
+            if rest.is_empty() {
+                return Some(member.bit_offset());
+            }
+            return Some(member.bit_offset() + offset_in(btf, &inner()?, rest)?);
+        }
+        // Newer kernels wrap fields in unnamed structures.
+        if name.is_empty()
+            && let Some(within) = inner().and_then(|inner| offset_in(btf, &inner, path))
+        {
+            return Some(member.bit_offset() + within);
+        }
+    }
+    None
+}
+
+/// A member's type behind qualifiers and names.
+fn resolved(btf: &Btf, member: &dyn BtfType) -> Option<Type> {
+    let mut found = btf.resolve_chained_type(member).ok()?;
+    loop {
+        found = match &found {
+            Type::Struct(_) | Type::Union(_) => return Some(found),
+            other => btf.resolve_chained_type(other.as_btf_type()?).ok()?,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_found_where_there_is_btf() {
+        if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+            return;
+        }
+        let offsets = executable_offsets().expect("the fields are in every kernel since 5.10");
+        assert!(offsets.task_mm > 0 && offsets.mm_exe_file > 0 && offsets.dentry_name > 0);
+    }
+}

@@ -1,0 +1,157 @@
+//! Opens the agent's sockets in the namespace of the calling thread: the listeners, and what tells whether its
+//! loopback interface can carry connections to them.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use netlink_sys::{Socket as Netlink, protocols::NETLINK_ROUTE};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+/// As many as the namespace's `somaxconn` lets through.
+const BACKLOG: i32 = 65_535;
+
+/// What the agent has open in a namespace.
+pub(super) struct Opened {
+    pub(super) cookie: u64,
+    pub(super) listener4: TcpListener,
+    pub(super) port4: u16,
+    /// None where the kernel has no IPv6.
+    pub(super) listener6: Option<TcpListener>,
+    /// 0 without a listener.
+    pub(super) port6: u16,
+    pub(super) loopback: Loopback,
+    /// Readable when a link or an IPv6 address of the namespace changed.
+    pub(super) changes: Netlink,
+}
+
+/// Nothing is open in a namespace.
+pub(super) struct Failure {
+    /// 0 when not even this is known.
+    pub(super) cookie: u64,
+    pub(super) error: anyhow::Error,
+}
+
+impl Failure {
+    pub(super) fn outside(error: anyhow::Error) -> Self {
+        Self { cookie: 0, error }
+    }
+}
+
+/// Opens the sockets.
+pub(super) fn open() -> Result<Opened, Failure> {
+    let inet = datagram(AddressFamily::INET).context("make a socket in the namespace");
+    let inet = inet.map_err(Failure::outside)?;
+    let cookie = cookie(&inet).context("ask for the namespace's cookie (SO_NETNS_COOKIE)");
+    let cookie = cookie.map_err(Failure::outside)?;
+    open_with(inet, cookie).map_err(|error| Failure { cookie, error })
+}
+
+fn open_with(inet: OwnedFd, cookie: u64) -> Result<Opened> {
+    let (listener4, port4) = listener(Ipv4Addr::LOCALHOST.into()).context("listen on 127.0.0.1")?;
+    // Without IPv6 there is nobody to be intercepted on it.
+    let (listener6, port6) = match listener(Ipv6Addr::LOCALHOST.into()) {
+        Ok((listener, port)) => (Some(listener), port),
+        Err(_) => (None, 0),
+    };
+    let mut changes = Netlink::new(NETLINK_ROUTE).context("make a netlink socket")?;
+    let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR;
+    changes
+        .bind(&netlink_sys::SocketAddr::new(0, groups.cast_unsigned()))
+        .and_then(|()| changes.set_non_blocking(true))
+        .context("follow the namespace's links by netlink")?;
+    let probe6 = match listener6 {
+        Some(_) => datagram(AddressFamily::INET6).ok(),
+        None => None,
+    };
+    Ok(Opened {
+        cookie,
+        listener4,
+        port4,
+        listener6,
+        port6,
+        loopback: Loopback { inet, probe6 },
+        changes,
+    })
+}
+
+/// Tells the state of a namespace's loopback interface, from any thread.
+pub(super) struct Loopback {
+    inet: OwnedFd,
+    /// Bound to `::1` as soon as that can be; none after it was, or without IPv6.
+    probe6: Option<OwnedFd>,
+}
+
+impl Loopback {
+    /// Is the interface up?
+    pub(super) fn is_up(&self) -> io::Result<bool> {
+        // SAFETY: all zeroes is a valid `ifreq`: integers and a union of plain data.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_name[0] = b'l'.cast_signed();
+        request.ifr_name[1] = b'o'.cast_signed();
+        // SAFETY: the request writes one `ifreq`, which lives until the call returned.
+        let result = unsafe { libc::ioctl(self.inet.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: SIOCGIFFLAGS succeeded, so that it filled this member of the union.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Ok(i32::from(flags) & libc::IFF_UP != 0)
+    }
+
+    /// Has the interface had the address `::1`? Where IPv6 is switched off it never has.
+    pub(super) fn has_ipv6(&mut self) -> bool {
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        self.probe6 = self.probe6.take_if(|probe| bind(probe, &address).is_err());
+        self.probe6.is_none()
+    }
+}
+
+/// May stand before the address does: the loopback interface of a new namespace is down.
+fn listener(address: std::net::IpAddr) -> io::Result<(TcpListener, u16)> {
+    let family = match address {
+        std::net::IpAddr::V4(_) => AddressFamily::INET,
+        std::net::IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    if address.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else {
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    bind(&socket, &SocketAddr::new(address, 0))?;
+    listen(&socket, BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+fn datagram(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(family, SocketType::DGRAM, flags, None)?)
+}
+
+/// The kernel's cookie for the namespace of a socket.
+pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut size = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `size` bytes, which `cookie` has; both live until the call returned.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

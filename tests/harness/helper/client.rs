@@ -1,0 +1,209 @@
+//! Clients: each prints what it saw.
+
+use std::{
+    io::{self, BufRead as _, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::{FromRawFd as _, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Connects, tells both addresses, asks once and tells the answer.
+pub(super) fn ask(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    println!("peer {}", stream.peer_addr()?);
+    println!("local {}", stream.local_addr()?);
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"ping\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    println!("answer {}", String::from_utf8_lossy(&answer).trim());
+    Ok(())
+}
+
+/// Connects and reads until the end without a word of its own.
+pub(super) fn listen_first(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    println!("{}", text.trim());
+    Ok(())
+}
+
+/// Sends, closes its half, and only then gets an answer.
+pub(super) fn half_close(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&[7; 100_000])?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    println!("{}", text.trim());
+    Ok(())
+}
+
+/// Connects without waiting, as event loops do, and then asks once.
+pub(super) fn nonblocking(address: &str) -> io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let SocketAddr::V4(v4) = address else {
+        return Err(io::Error::other("an IPv4 address is needed"));
+    };
+    let name = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(v4.ip().octets()),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: a system call without pointers.
+    let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave it just now, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: the address is whole and of the size given.
+    if unsafe { libc::connect(raw, (&raw const name).cast(), size) } == 0 {
+        return Err(io::Error::other("connect() did not say EINPROGRESS"));
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::EINPROGRESS) {
+        return Err(error);
+    }
+    println!("EINPROGRESS");
+    let mut poll = libc::pollfd {
+        fd: raw,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one entry, as said.
+    if unsafe { libc::poll(&raw mut poll, 1, 5_000) } != 1 {
+        return Err(io::Error::other("poll() waited in vain"));
+    }
+    let mut stream = TcpStream::from(socket);
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    println!("peer {}", stream.peer_addr()?);
+    stream.set_nonblocking(false)?;
+    stream.write_all(b"ping\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    println!("answer {}", String::from_utf8_lossy(&answer).trim());
+    Ok(())
+}
+
+/// Sends many bytes to an echo server while it reads them back, and compares each.
+pub(super) fn bounce(address: &str, bytes: usize) -> io::Result<()> {
+    let mut reader = TcpStream::connect(address)?;
+    let mut writer = reader.try_clone()?;
+    let sending = thread::spawn(move || -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        let mut sent = 0;
+        while sent < bytes {
+            let length = buffer.len().min(bytes - sent);
+            fill(&mut buffer[..length], sent);
+            writer.write_all(&buffer[..length])?;
+            sent += length;
+        }
+        writer.shutdown(Shutdown::Write)
+    });
+    let (mut buffer, mut expected) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut got = 0;
+    loop {
+        let length = reader.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        fill(&mut expected[..length], got);
+        if buffer[..length] != expected[..length] {
+            return Err(io::Error::other(format!("wrong bytes after {got}")));
+        }
+        got += length;
+    }
+    sending
+        .join()
+        .map_err(|_| io::Error::other("the sender panicked"))??;
+    println!("{got} bytes came back");
+    Ok(())
+}
+
+/// Bytes that tell their position, so that a lost, doubled or moved piece is seen.
+fn fill(buffer: &mut [u8], start: usize) {
+    for (index, byte) in buffer.iter_mut().enumerate() {
+        let position = start + index;
+        *byte = (position ^ (position >> 8) ^ (position >> 16) ^ (position >> 24)) as u8;
+    }
+}
+
+/// Opens many connections, then uses every one of them, then closes them all.
+pub(super) fn many(address: &str, count: usize) -> io::Result<()> {
+    let mut streams = Vec::with_capacity(count);
+    for _ in 0..count {
+        streams.push(TcpStream::connect(address)?);
+    }
+    for stream in &mut streams {
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"x")?;
+    }
+    let mut answered = 0;
+    for stream in &mut streams {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answered += 1;
+    }
+    println!("{answered} answered");
+    Ok(())
+}
+
+/// Keeps one connection open and asks once for each line of standard input.
+pub(super) fn hold(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    println!("open");
+    for line in io::stdin().lock().lines() {
+        line?;
+        stream.write_all(b"ping\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        println!("answer {}", String::from_utf8_lossy(&answer).trim());
+    }
+    Ok(())
+}
+
+/// Calls an echo server until standard input ends: on one connection kept open, and on a new one each time.
+pub(super) fn steady(address: &str) -> io::Result<()> {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    thread::spawn(|| {
+        let _ = io::stdin().lock().read(&mut [0]);
+        OVER.store(true, Ordering::Relaxed);
+    });
+    println!("started");
+    let mut kept = TcpStream::connect(address)?;
+    let (mut good, mut bad, mut slowest) = (0_u64, 0_u64, Duration::ZERO);
+    while !OVER.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let once = call(&mut kept).and_then(|()| call(&mut TcpStream::connect(address)?));
+        match once {
+            Ok(()) => good += 1,
+            Err(error) => {
+                bad += 1;
+                eprintln!("{}", super::name_of(&error));
+                kept = TcpStream::connect(address)?;
+            }
+        }
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("good {good} bad {bad} slowest {} ms", slowest.as_millis());
+    Ok(())
+}
+
+fn call(stream: &mut TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"ping\n")?;
+    stream.read_exact(&mut [0; 5])?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Programs that judge Spike from outside: what the client saw, what Wireshark reads, what the kernel lists.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::world::{Done, Place, World, finish, start};
+
+/// What curl saw.
+#[derive(Clone, Debug)]
+pub struct Curl {
+    /// curl's exit code: 0, 7 when it could not connect, 28 for a timeout, 56 for a reset.
+    pub code: i32,
+    /// Time of the whole call.
+    pub time: Duration,
+    /// Status of the response; 0 without one.
+    pub status: u16,
+    /// Bytes of the body.
+    pub size: u64,
+    /// curl's complaint.
+    pub error: String,
+}
+
+/// One call of curl, with more arguments if need be.
+pub fn curl(place: &Place<'_>, url: &str, more: &[&str]) -> Curl {
+    let format = "%{time_total} %{http_code} %{size_download}";
+    let args = [
+        &["-sS", "-m", "20", "-o", "/dev/null", "-w", format],
+        more,
+        &[url],
+    ]
+    .concat();
+    let Done {
+        status,
+        stdout,
+        stderr,
+    } = place.run("curl", &args);
+    let words: Vec<&str> = stdout.split_whitespace().collect();
+    let word = |at: usize| words.get(at).copied().unwrap_or("0");
+    Curl {
+        code: status.code().unwrap_or(-1),
+        time: Duration::from_secs_f64(word(0).parse().unwrap_or(0.0)),
+        status: word(1).parse().unwrap_or(0),
+        size: word(2).parse().unwrap_or(0),
+        error: stderr,
+    }
+}
+
+/// Median time of some calls of curl, all of which must succeed.
+#[track_caller]
+pub fn median_time(place: &Place<'_>, url: &str, calls: usize) -> Duration {
+    let mut times: Vec<Duration> = (0..calls)
+        .map(|_| {
+            let seen = curl(place, url, &[]);
+            assert_eq!((seen.code, seen.status), (0, 200), "{}", seen.error);
+            seen.time
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// What capinfos says of a capture, without a complaint.
+#[track_caller]
+pub fn capinfos(file: &Path) -> String {
+    quiet(Command::new("capinfos").arg(file))
+}
+
+/// Fields of each packet as tshark reads them, without a complaint and with every TCP checksum checked.
+#[track_caller]
+pub fn tshark(file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+    let mut command = Command::new("tshark");
+    command
+        .arg("-n")
+        .arg("-r")
+        .arg(file)
+        .args(["-T", "fields", "-Y", filter]);
+    for field in fields {
+        command.args(["-e", field]);
+    }
+    let row = |line: &str| line.split('\t').map(str::to_owned).collect();
+    quiet(&mut command).lines().map(row).collect()
+}
+
+#[track_caller]
+fn quiet(command: &mut Command) -> String {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let Done {
+        status,
+        stdout,
+        stderr,
+    } = finish(
+        start(command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null())),
+        &name,
+    );
+    let complaints: Vec<&str> = stderr
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("Running as user \"root\""))
+        .collect();
+    assert!(
+        status.success() && complaints.is_empty(),
+        "{name} {status}: {complaints:#?}"
+    );
+    stdout
+}
+
+/// Names of Spike's programs that bpftool finds attached to the world's cgroups.
+pub fn attached_programs(world: &World) -> Vec<String> {
+    let mut command = Command::new("bpftool");
+    command
+        .args(["cgroup", "tree"])
+        .arg(&world.cgroup)
+        .stdin(Stdio::null());
+    let done = finish(start(&mut command), "bpftool");
+    let words = done.stdout.split_whitespace();
+    words
+        .filter(|word| word.starts_with("spike_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Programs of Spike that bpftool finds on network devices.
+pub fn programs_on_devices() -> Vec<String> {
+    let mut command = Command::new("bpftool");
+    command.args(["net", "show"]).stdin(Stdio::null());
+    let done = finish(start(&mut command), "bpftool");
+    done.stdout
+        .lines()
+        .filter(|line| line.contains("spike_"))
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! Real servers, with the least configuration that they run with.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Stdio,
+    time::Duration,
+};
+
+use crate::{
+    wait_for,
+    world::{Place, World},
+};
+
+/// Size of the file that nginx serves as `/small`.
+pub const SMALL: usize = 1024;
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind to a free port");
+    listener.local_addr().expect("the port").port()
+}
+
+/// Waits until somebody listens at an address of this namespace; asked from outside the world's cgroup.
+pub fn wait_for_listener(address: &str) {
+    let address: SocketAddr = address.parse().expect("an address");
+    wait_for(
+        &format!("a listener at {address}"),
+        Duration::from_secs(10),
+        || TcpStream::connect(address).ok().map(drop),
+    );
+}
+
+/// nginx that serves a directory of the world on every IPv4 address and on `[::1]`; gives the port.
+pub fn nginx(world: &World, place: &Place<'_>) -> u16 {
+    start_nginx(world, place, |port| {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    })
+}
+
+/// The same, where only the caller knows how to ask whether it is ready.
+pub fn start_nginx(world: &World, place: &Place<'_>, is_ready: impl Fn(u16) -> bool) -> u16 {
+    let port = free_port();
+    let dir = world.path("nginx");
+    fs::create_dir_all(dir.join("www")).expect("make nginx's directory");
+    fs::write(dir.join("www/small"), vec![b'x'; SMALL]).expect("write nginx's file");
+    let big = fs::File::create(dir.join("www/mib")).expect("make nginx's file");
+    big.set_len(1 << 20).expect("size nginx's file");
+    let shown = dir.display();
+    let config = format!(
+        "daemon off; master_process off; pid {shown}/pid; error_log {shown}/error.log; user root;\n\
+         events {{ worker_connections 8192; }}\n\
+         http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {shown};\n\
+         proxy_temp_path {shown}; fastcgi_temp_path {shown}; uwsgi_temp_path {shown}; scgi_temp_path {shown};\n\
+         server {{ listen 0.0.0.0:{port} backlog=4096; listen [::1]:{port}; root {shown}/www; }} }}\n"
+    );
+    let file = dir.join("nginx.conf");
+    fs::write(&file, config).expect("write nginx's configuration");
+    let log = dir.join("error.log");
+    let args = ["-c".as_ref(), file.as_os_str(), "-e".as_ref(), log.as_os_str()];
+    place.serve("nginx", &args);
+    wait_for("nginx to listen", Duration::from_secs(10), || {
+        is_ready(port).then_some(())
+    });
+    port
+}
+
+/// redis-server without persistence on 127.0.0.1; gives the port.
+pub fn redis(world: &World, place: &Place<'_>) -> u16 {
+    let port = free_port();
+    let dir = world.path("redis");
+    fs::create_dir_all(&dir).expect("make redis's directory");
+    let (port_text, dir) = (port.to_string(), dir.to_string_lossy().into_owned());
+    let args = [
+        "--port",
+        &port_text,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        &dir,
+    ];
+    place.serve("redis-server", &args);
+    wait_for_listener(&format!("127.0.0.1:{port}"));
+    port
+}
+
+/// One of the own servers, such as `echo`, at an address that may have port 0; gives the address it got.
+pub fn server(world: &World, place: &Place<'_>, kind: &str, address: &str) -> String {
+    let mut command = place.helper(&[kind, address]);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("start {kind}: {error}"));
+    let stdout = child.stdout.take().expect("the helper's output");
+    world.keep(child);
+    let mut line = String::new();
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .expect("read from the helper");
+    let address = line.trim().strip_prefix("listening ");
+    address
+        .unwrap_or_else(|| panic!("{kind} at {address:?} said {line:?}"))
+        .to_owned()
+}
+
+/// The port of an address.
+pub fn port_of(address: &str) -> u16 {
+    let address: SocketAddr = address.parse().expect("an address");
+    address.port()
+}
