@@ -4,7 +4,7 @@ mod captures;
 mod glue;
 mod planes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,10 @@ const BEAT: Duration = Duration::from_millis(500);
 pub fn run(config: AgentConfig) -> Result<()> {
     preflight()?;
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     let outcome = runtime.block_on(serve(config));
     // Proxied connections end with the agent; waiting for them could take for ever.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -55,12 +58,18 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let cgroup: PathBuf = match &config.cgroup {
         Some(path) => {
             check_cgroup2(path)?;
-            path.canonicalize().with_context(|| format!("find cgroup {}", path.display()))?
+            path.canonicalize()
+                .with_context(|| format!("find cgroup {}", path.display()))?
         }
         None => mount.clone(),
     };
+    warn_if_outside(&cgroup, &mount);
     let lock = InstanceLock::acquire(&cgroup, &config.state_dir)?;
-    let left = cleanup(CleanupOptions { state_dir: &config.state_dir, check: false, held: Some(&lock) })?;
+    let left = cleanup(CleanupOptions {
+        state_dir: &config.state_dir,
+        check: false,
+        held: Some(&lock),
+    })?;
     for leftover in &left.leftovers {
         info!("removed what an earlier agent left: {leftover:?}");
     }
@@ -77,11 +86,16 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let processes = Arc::new(Processes::new(Arc::clone(&cgroups)));
     let capabilities = Capabilities {
         executable: kernel.features().executable.is_some(),
-        cgroup_depths: cgroups.id_and_depth("/").is_some_and(|(_, depth)| depth.is_some()),
+        cgroup_depths: cgroups
+            .id_and_depth("/")
+            .is_some_and(|(_, depth)| depth.is_some()),
         set_retval: kernel.features().set_retval,
     };
     let book = Arc::<Book>::default();
-    let originals = Arc::new(KernelOriginals { kernel: Arc::clone(&kernel), processes: Arc::clone(&processes) });
+    let originals = Arc::new(KernelOriginals {
+        kernel: Arc::clone(&kernel),
+        processes: Arc::clone(&processes),
+    });
     let proxy = Proxy::new(originals, book.subscribe());
     let namespaces = Namespaces::new(
         Arc::new(KernelListeners(Arc::clone(&kernel))),
@@ -116,7 +130,11 @@ async fn serve(config: AgentConfig) -> Result<()> {
     tokio::spawn(follow(Arc::clone(&planes), captures, stop.clone()));
     tokio::spawn(signals(control.clone(), stop.clone()));
 
-    info!("ready: observing {}, answering on {}", cgroup.display(), config.socket.display());
+    info!(
+        "ready: observing {}, answering on {}",
+        cgroup.display(),
+        config.socket.display()
+    );
     let served = doors.serve(control, stop.clone()).await;
     stop.cancel();
     _ = book.clear();
@@ -125,6 +143,21 @@ async fn serve(config: AgentConfig) -> Result<()> {
     info!("stopped");
     drop(lock);
     served
+}
+
+/// The hooks know the agent's own connections by what they see of it, which outside of their cgroup is nothing.
+fn warn_if_outside(cgroup: &Path, mount: &Path) {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default();
+    if !mount.join(own).starts_with(cgroup) {
+        warn!(
+            "the agent runs outside of {}: on the map its side of intercepted calls will look like another caller",
+            cgroup.display()
+        );
+    }
 }
 
 /// Tells the hooks that the agent lives.

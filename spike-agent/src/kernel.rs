@@ -64,7 +64,11 @@ impl Kernel {
         let features = Features::probe();
         let mut programs = load(&features, log)?;
         let mut take = Maps(&mut programs);
-        let config = Config { agent_tgid: std::process::id(), agent_netns: own_netns, ..Config::default() };
+        let config = Config {
+            agent_tgid: std::process::id(),
+            agent_netns: own_netns,
+            ..Config::default()
+        };
         let mut kernel = Self {
             hooks: Vec::new(),
             config: Mutex::new((take.map("CONFIG", Array::try_from)?, config)),
@@ -122,7 +126,9 @@ impl Kernel {
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kernel").field("hooks", &self.hooks).finish_non_exhaustive()
+        f.debug_struct("Kernel")
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,7 +169,10 @@ impl Maps<'_> {
         name: &str,
         convert: impl FnOnce(aya::maps::Map) -> Result<T, aya::maps::MapError>,
     ) -> Result<T> {
-        let map = self.0.take_map(name).with_context(|| format!("kernel object has no map {name}"))?;
+        let map = self
+            .0
+            .take_map(name)
+            .with_context(|| format!("kernel object has no map {name}"))?;
         convert(map).with_context(|| format!("use map {name}"))
     }
 }

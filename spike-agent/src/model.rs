@@ -1,13 +1,13 @@
 //! Pure data: what an operator may ask for and what the agent answers, parsed once and trusted afterwards.
 
 pub mod capture;
+pub mod edge;
 pub mod effect;
 pub mod exec;
 pub mod fault;
 pub mod fault_words;
 pub mod field_error;
 pub mod json;
-pub mod edge;
 pub mod rule;
 pub mod selector;
 pub mod units;

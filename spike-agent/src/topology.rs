@@ -52,6 +52,7 @@ fn edge_view(sample: &EdgeSample, services: &HashMap<ServiceKey, Task>, processe
     EdgeView {
         id: format!("{id:016x}"),
         caller,
+        peer: (edge.role == SERVER).then(|| edge.peer.address.ip().to_string()),
         destination: DestinationView {
             address: edge.destination.address.ip().to_string(),
             port: edge.destination.port,
@@ -127,6 +128,8 @@ mod tests {
     use std::{net::SocketAddr, sync::Arc};
 
     use spike_common::{address::Endpoint, edge::CLIENT, histogram::bucket, task::padded};
+
+    use spike_common::edge::Edge;
 
     use super::*;
     use crate::identity::Cgroups;

@@ -71,7 +71,8 @@ impl Address {
         let mut words = [0; 4];
         let mut i = 0;
         while i < 4 {
-            words[i] = u32::from_ne_bytes([bytes[i * 4], bytes[i * 4 + 1], bytes[i * 4 + 2], bytes[i * 4 + 3]]);
+            words[i] =
+                u32::from_ne_bytes([bytes[i * 4], bytes[i * 4 + 1], bytes[i * 4 + 2], bytes[i * 4 + 3]]);
             i += 1;
         }
         Self(words)
@@ -114,7 +115,11 @@ impl Endpoint {
     /// An endpoint; `port` in host order.
     #[inline(always)]
     pub const fn new(address: Address, port: u16) -> Self {
-        Self { address, port, padding: 0 }
+        Self {
+            address,
+            port,
+            padding: 0,
+        }
     }
 
     /// As the standard library has it; IPv4-mapped becomes IPv4.
@@ -136,7 +141,15 @@ mod tests {
 
     #[test]
     fn standard_addresses_round_trip() {
-        for text in ["127.0.0.1", "10.1.2.3", "::1", "::", "0.0.0.0", "2001:db8::7", "fe80::1"] {
+        for text in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "::1",
+            "::",
+            "0.0.0.0",
+            "2001:db8::7",
+            "fe80::1",
+        ] {
             let ip: IpAddr = text.parse().unwrap();
             let address = Address::from(ip);
             assert_eq!(address.ip(), ip);
@@ -156,7 +169,10 @@ mod tests {
     #[test]
     fn masking_keeps_the_leading_bits() {
         let address = Address::from("10.1.2.3".parse::<IpAddr>().unwrap());
-        assert_eq!(address.masked(96 + 8), Address::from("10.0.0.0".parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            address.masked(96 + 8),
+            Address::from("10.0.0.0".parse::<IpAddr>().unwrap())
+        );
         assert_eq!(address.masked(128), address);
         assert_eq!(address.masked(0), Address::default());
     }

@@ -37,17 +37,24 @@ mod tests {
     fn shares_stay_within_binomial_bounds() {
         for (seed, percent) in [(1, 1.0), (2, 10.0), (3, 50.0), (4, 90.0)] {
             let trials = 100_000_u32;
-            let hits = (0..u64::from(trials)).filter(|&n| chosen(seed, n, threshold(percent))).count() as f64;
+            let hits = (0..u64::from(trials))
+                .filter(|&n| chosen(seed, n, threshold(percent)))
+                .count() as f64;
             let p = percent / 100.0;
             let mean = f64::from(trials) * p;
             let five_sigma_squared = 25.0 * mean * (1.0 - p);
-            assert!((hits - mean) * (hits - mean) < five_sigma_squared, "{percent} %: {hits} of {trials}");
+            assert!(
+                (hits - mean) * (hits - mean) < five_sigma_squared,
+                "{percent} %: {hits} of {trials}"
+            );
         }
     }
 
     #[test]
     fn seeds_differ() {
-        let differ = (0..1000).filter(|&n| chosen(1, n, threshold(50.0)) != chosen(2, n, threshold(50.0))).count();
+        let differ = (0..1000)
+            .filter(|&n| chosen(1, n, threshold(50.0)) != chosen(2, n, threshold(50.0)))
+            .count();
         assert!((400..600).contains(&differ));
     }
 }

@@ -29,16 +29,56 @@ pub enum Counter {
 impl Counter {
     /// Every counter with its name for machines and its meaning for people.
     pub const ALL: [(Counter, &'static str, &'static str); 10] = [
-        (Counter::EdgesFull, "edges_full", "connections not drawn: the edge map is full"),
-        (Counter::FlowsFull, "flows_full", "connections whose owner was not recorded: the flow map is full"),
-        (Counter::PacketUnread, "packet_unread", "packets of watched connections with unreadable headers"),
-        (Counter::EscapedNamespace, "escaped_namespace", "matching connections left alone: no usable listener in their network namespace"),
-        (Counter::EscapedListener, "escaped_listener", "matching connections left alone: the agent's listener was not found"),
-        (Counter::EscapedScope, "escaped_scope", "matching connections left alone: bound to a device or to a scoped address"),
-        (Counter::EscapedHeartbeat, "escaped_heartbeat", "matching connections left alone: the agent did not run for 2 s"),
-        (Counter::RedirectsFull, "redirects_full", "redirected connections reset: their destination could not be recorded"),
-        (Counter::TapRingFull, "tap_ring_full", "chosen packets not captured: the ring buffer was full"),
-        (Counter::EventRingFull, "event_ring_full", "events for the agent lost: the ring buffer was full"),
+        (
+            Counter::EdgesFull,
+            "edges_full",
+            "connections not drawn: the edge map is full",
+        ),
+        (
+            Counter::FlowsFull,
+            "flows_full",
+            "connections whose owner was not recorded: the flow map is full",
+        ),
+        (
+            Counter::PacketUnread,
+            "packet_unread",
+            "packets of watched connections with unreadable headers",
+        ),
+        (
+            Counter::EscapedNamespace,
+            "escaped_namespace",
+            "matching connections left alone: no usable listener in their network namespace",
+        ),
+        (
+            Counter::EscapedListener,
+            "escaped_listener",
+            "matching connections left alone: the agent's listener was not found",
+        ),
+        (
+            Counter::EscapedScope,
+            "escaped_scope",
+            "matching connections left alone: bound to a device or to a scoped address",
+        ),
+        (
+            Counter::EscapedHeartbeat,
+            "escaped_heartbeat",
+            "matching connections left alone: the agent did not run for 2 s",
+        ),
+        (
+            Counter::RedirectsFull,
+            "redirects_full",
+            "redirected connections reset: their destination could not be recorded",
+        ),
+        (
+            Counter::TapRingFull,
+            "tap_ring_full",
+            "chosen packets not captured: the ring buffer was full",
+        ),
+        (
+            Counter::EventRingFull,
+            "event_ring_full",
+            "events for the agent lost: the ring buffer was full",
+        ),
     ];
 }
 

@@ -39,7 +39,7 @@ impl Edge {
         id = mix(id, executable_hash(&self.task.executable));
         id = mix(id, endpoint_word(&self.destination));
         id = mix(id, endpoint_word(&self.peer));
-        id = mix(id, self.role as u64);
+        id = mix(id, u64::from(self.role));
         id | 1
     }
 }
@@ -47,8 +47,11 @@ impl Edge {
 #[inline(always)]
 fn endpoint_word(endpoint: &Endpoint) -> u64 {
     let [a, b, c, d] = endpoint.address.0;
-    let word = mix((a as u64) << 32 | b as u64, (c as u64) << 32 | d as u64);
-    mix(word, endpoint.port as u64)
+    let word = mix(
+        u64::from(a) << 32 | u64::from(b),
+        u64::from(c) << 32 | u64::from(d),
+    );
+    mix(word, u64::from(endpoint.port))
 }
 
 /// The counts of one edge on one CPU; the sum over all CPUs is the edge's.

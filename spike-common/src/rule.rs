@@ -122,7 +122,11 @@ impl RuleKey {
             tgid: if names(TGID) { attempt.task.tgid } else { 0 },
             cgroup: if names(CGROUP) { cgroup } else { 0 },
             executable: if names(EXECUTABLE) { attempt.executable } else { 0 },
-            address: if names(ADDRESS | PREFIX) { attempt.destination.address } else { Address([0; 4]) },
+            address: if names(ADDRESS | PREFIX) {
+                attempt.destination.address
+            } else {
+                Address([0; 4])
+            },
         }
     }
 }

@@ -68,7 +68,11 @@ impl FlowKey {
     #[inline(always)]
     pub const fn new(netns: u64, local: Endpoint, remote: Endpoint) -> Self {
         let scoped = local.address.is_loopback() || remote.address.is_loopback();
-        Self { netns: if scoped { netns } else { 0 }, local, remote }
+        Self {
+            netns: if scoped { netns } else { 0 },
+            local,
+            remote,
+        }
     }
 }
 
@@ -106,6 +110,10 @@ impl ServiceKey {
     /// The key of a service address; `netns` is the cookie of the namespace it is in.
     #[inline(always)]
     pub const fn new(netns: u64, endpoint: Endpoint) -> Self {
-        Self { netns: if endpoint.address.is_loopback() { netns } else { 0 }, endpoint, padding: 0 }
+        Self {
+            netns: if endpoint.address.is_loopback() { netns } else { 0 },
+            endpoint,
+            padding: 0,
+        }
     }
 }

@@ -23,7 +23,11 @@ layout!(Task, size = 48, align = 8);
 impl Task {
     /// The executable's name as text, without its padding.
     pub fn name(&self) -> &str {
-        let end = self.executable.iter().position(|&b| b == 0).unwrap_or(EXECUTABLE_LEN);
+        let end = self
+            .executable
+            .iter()
+            .position(|&b| b == 0)
+            .unwrap_or(EXECUTABLE_LEN);
         match core::str::from_utf8(&self.executable[..end]) {
             Ok(name) => name,
             Err(error) => core::str::from_utf8(&self.executable[..error.valid_up_to()]).unwrap_or(""),
@@ -35,7 +39,9 @@ impl Task {
 pub fn padded(name: &str) -> Option<[u8; EXECUTABLE_LEN]> {
     let mut out = [0; EXECUTABLE_LEN];
     // The last byte stays NUL: a name that fills it may have been cut.
-    out.get_mut(..name.len()).filter(|_| name.len() < EXECUTABLE_LEN)?.copy_from_slice(name.as_bytes());
+    out.get_mut(..name.len())
+        .filter(|_| name.len() < EXECUTABLE_LEN)?
+        .copy_from_slice(name.as_bytes());
     Some(out)
 }
 
@@ -55,7 +61,7 @@ pub fn executable_hash(executable: &[u8; EXECUTABLE_LEN]) -> u64 {
         let mut word = 0;
         let mut byte = 0;
         while byte < 8 {
-            word |= (executable[i + byte] as u64) << (byte * 8);
+            word |= u64::from(executable[i + byte]) << (byte * 8);
             byte += 1;
         }
         hash = mix(hash, word);
@@ -71,7 +77,14 @@ mod tests {
     #[test]
     fn names_round_trip_and_long_ones_are_declined() {
         let executable = padded("redis-server").unwrap();
-        assert_eq!(Task { executable, ..Task::default() }.name(), "redis-server");
+        assert_eq!(
+            Task {
+                executable,
+                ..Task::default()
+            }
+            .name(),
+            "redis-server"
+        );
         assert!(padded("a-name-of-thirty-one-characters").is_some());
         assert!(padded("a-name-of-thirty-two-characters-").is_none());
     }

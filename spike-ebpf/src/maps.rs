@@ -25,14 +25,16 @@ pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(
 
 /// agent --rules without a prefix--> connect.
 #[map]
-pub(crate) static RULES_EXACT: HashMap<RuleKey, RuleValue> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub(crate) static RULES_EXACT: HashMap<RuleKey, RuleValue> =
+    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 /// A [`RuleKey`] without its prefix length, as the LPM map's key type has it.
 pub(crate) type PrefixData = [u8; size_of::<RuleKey>() - 4];
 
 /// agent --rules with a prefix--> connect.
 #[map]
-pub(crate) static RULES_PREFIX: LpmTrie<PrefixData, RuleValue> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub(crate) static RULES_PREFIX: LpmTrie<PrefixData, RuleValue> =
+    LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 /// agent --faults decided here--> connect --matched, affected--> agent.
 #[map]
@@ -40,11 +42,13 @@ pub(crate) static FAULTS: HashMap<u32, KernelFault> = HashMap::with_max_entries(
 
 /// agent --captures without a prefix--> tap.
 #[map]
-pub(crate) static TAPS_EXACT: HashMap<RuleKey, RuleValue> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static TAPS_EXACT: HashMap<RuleKey, RuleValue> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// agent --captures with a prefix--> tap.
 #[map]
-pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> =
+    LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// agent --length of the link header by interface index--> tap.
 #[map]
@@ -116,7 +120,13 @@ unsafe impl<T> Sync for InheritedSkStorage<T> {}
 impl<T> InheritedSkStorage<T> {
     const fn new() -> Self {
         use core::ptr::null;
-        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+        Self {
+            r#type: null(),
+            key: null(),
+            value: null(),
+            max_entries: null(),
+            map_flags: null(),
+        }
     }
 
     pub(crate) fn as_ptr(&'static self) -> *mut core::ffi::c_void {

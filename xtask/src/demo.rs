@@ -123,7 +123,7 @@ fn finish(mut stage: Stage, keep: bool) -> Result<()> {
         println!("\neverything still runs; look at it with:");
         println!("  export SPIKE_SOCKET={}", stage.socket().display());
         println!("  {} map", target_dir().join("release/spike").display());
-        println!("and stop it with: sh {}", stage.write_stop_script()?.display());
+        println!("and stop it with: sh {}", stage.leave()?.display());
         return Ok(());
     }
     say("everything off");

@@ -75,19 +75,27 @@ struct Counts {
 
 impl Counts {
     fn lost_in_ring(&self) -> u64 {
-        self.kernel.counter(Counter::TapRingFull).saturating_sub(self.lost_before)
+        self.kernel
+            .counter(Counter::TapRingFull)
+            .saturating_sub(self.lost_before)
     }
 }
 
 impl DropCounts for Counts {
     fn received(&self, interface: u32) -> u64 {
-        let chosen = self.received.get(interface as usize).map_or(0, |count| count.load(Ordering::Relaxed));
+        let chosen = self
+            .received
+            .get(interface as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed));
         // The ring buffer does not tell interfaces apart: the first one bears its losses.
         chosen + if interface == 0 { self.lost_in_ring() } else { 0 }
     }
 
     fn dropped(&self, interface: u32) -> u64 {
-        let queue = self.dropped.get(interface as usize).map_or(0, |count| count.load(Ordering::Relaxed));
+        let queue = self
+            .dropped
+            .get(interface as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed));
         queue + if interface == 0 { self.lost_in_ring() } else { 0 }
     }
 
@@ -126,7 +134,10 @@ impl Captures {
         let links: Vec<Link> = if spec.interfaces.is_empty() {
             Link::all_up()?
         } else {
-            spec.interfaces.iter().map(|name| Link::named(name)).collect::<Result<_>>()?
+            spec.interfaces
+                .iter()
+                .map(|name| Link::named(name))
+                .collect::<Result<_>>()?
         };
         let id = format!("capture-{}", self.next.fetch_add(1, Ordering::Relaxed));
         let shown = Arc::<CaptureCounts>::default();
@@ -153,23 +164,42 @@ impl Captures {
 
         let (bytes_tx, bytes) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        let session_spec = SessionSpec { interfaces, count: spec.count, duration: spec.duration };
+        let session_spec = SessionSpec {
+            interfaces,
+            count: spec.count,
+            duration: spec.duration,
+        };
         let captures = Arc::clone(self);
         let (name, stopped) = (id.clone(), stop.clone());
         tokio::spawn(async move {
-            let summary = run(session_spec, packets, bytes_tx.clone(), stopped, Arc::<Counts>::clone(&counts)).await;
+            let summary = run(
+                session_spec,
+                packets,
+                bytes_tx.clone(),
+                stopped,
+                Arc::<Counts>::clone(&counts),
+            )
+            .await;
             counts.shown.dropped.store(summary.dropped, Ordering::Relaxed);
             captures.remove(&name);
             drop(bytes_tx);
         });
         let interfaces = links.into_iter().map(|link| link.name).collect();
-        Ok(CaptureHandle { id, spec, interfaces, counts: shown, bytes, stop })
+        Ok(CaptureHandle {
+            id,
+            spec,
+            interfaces,
+            counts: shown,
+            bytes,
+            stop,
+        })
     }
 
     fn add(&self, session: Arc<Session>, links: &[Link]) -> Result<()> {
         let mut running = self.lock();
         if running.sessions.is_empty() {
-            self.clock_offset.store(realtime_less_boottime(), Ordering::Relaxed);
+            self.clock_offset
+                .store(realtime_less_boottime(), Ordering::Relaxed);
         }
         let id = session.id.clone();
         running.sessions.push(session);
@@ -178,7 +208,9 @@ impl Captures {
                 if let Some((_, users)) = running.taps.get_mut(&link.index) {
                     *users += 1;
                 } else {
-                    running.taps.insert(link.index, (Tap::attach(&self.kernel, link, &self.journal)?, 1));
+                    running
+                        .taps
+                        .insert(link.index, (Tap::attach(&self.kernel, link, &self.journal)?, 1));
                 }
             }
             Ok(())
@@ -192,7 +224,9 @@ impl Captures {
 
     fn remove(&self, id: &str) {
         let mut running = self.lock();
-        let Some(position) = running.sessions.iter().position(|session| session.id == id) else { return };
+        let Some(position) = running.sessions.iter().position(|session| session.id == id) else {
+            return;
+        };
         let session = running.sessions.remove(position);
         for index in session.positions.keys() {
             if let Some((_, users)) = running.taps.get_mut(index) {
@@ -210,7 +244,11 @@ impl Captures {
     /// Follows cgroups that come below selected ones.
     pub(super) fn refresh(&self) {
         let running = self.lock();
-        if running.sessions.iter().any(|session| session.selector.from.cgroup.is_some()) {
+        if running
+            .sessions
+            .iter()
+            .any(|session| session.selector.from.cgroup.is_some())
+        {
             _ = self.follow(&running);
         }
     }
@@ -221,11 +259,23 @@ impl Captures {
         let compiled = if selectors.is_empty() {
             Compiled::default()
         } else {
-            compile_taps(&selectors, &|path: &str| self.cgroups.leaves(path), &self.capabilities)
+            compile_taps(
+                &selectors,
+                &|path: &str| self.cgroups.leaves(path),
+                &self.capabilities,
+            )
         };
-        let snaplen = running.sessions.iter().map(|session| session.snaplen).max().unwrap_or(0);
+        let snaplen = running
+            .sessions
+            .iter()
+            .map(|session| session.snaplen)
+            .max()
+            .unwrap_or(0);
         // Where the loopback device is watched, intercepted calls are seen as the application makes them.
-        let skips_own = running.sessions.iter().all(|session| session.positions.contains_key(&1));
+        let skips_own = running
+            .sessions
+            .iter()
+            .all(|session| session.positions.contains_key(&1));
         self.kernel.set_taps(&compiled, snaplen, skips_own)
     }
 
@@ -233,7 +283,12 @@ impl Captures {
     fn packet(&self, header: &PacketHeader, bytes: &[u8]) {
         let sessions: Vec<Arc<Session>> = {
             let running = self.lock();
-            running.sessions.iter().filter(|session| session.positions.contains_key(&header.ifindex)).cloned().collect()
+            running
+                .sessions
+                .iter()
+                .filter(|session| session.positions.contains_key(&header.ifindex))
+                .cloned()
+                .collect()
         };
         let Some(first) = sessions.first() else { return };
         let position = first.positions[&header.ifindex];
@@ -241,9 +296,13 @@ impl Captures {
         let ends = ends(bytes, link_type);
         let known = header.flags & TASK_KNOWN != 0;
         let caller = (known && header.flags & TASK_SERVES == 0).then(|| {
-            self.processes.caller(header.task.tgid, header.task.cgroup, header.task.name())
+            self.processes
+                .caller(header.task.tgid, header.task.cgroup, header.task.name())
         });
-        let mut chosen = sessions.into_iter().filter(|session| wants(&session.selector, header, caller.as_ref(), ends)).peekable();
+        let mut chosen = sessions
+            .into_iter()
+            .filter(|session| wants(&session.selector, header, caller.as_ref(), ends))
+            .peekable();
         if chosen.peek().is_none() {
             return;
         }
@@ -255,12 +314,18 @@ impl Captures {
         let (sender, receiver) = self.parties(header, ends);
         let offset = self.clock_offset.load(Ordering::Relaxed);
         for session in chosen {
-            let Some(&interface) = session.positions.get(&header.ifindex) else { continue };
+            let Some(&interface) = session.positions.get(&header.ifindex) else {
+                continue;
+            };
             let kept = data.len().min(session.snaplen as usize);
             let record = PacketRecord {
                 timestamp_ns: header.boot_ns.saturating_add_signed(offset),
                 interface,
-                direction: if header.flags & EGRESS != 0 { Direction::Out } else { Direction::In },
+                direction: if header.flags & EGRESS != 0 {
+                    Direction::Out
+                } else {
+                    Direction::In
+                },
                 original_len: header.length,
                 data: data.slice(..kept),
                 sender: sender.clone(),
@@ -274,18 +339,34 @@ impl Captures {
     }
 
     /// Who sends and who receives, as far as known.
-    fn parties(&self, header: &PacketHeader, ends: Option<(SocketAddr, SocketAddr)>) -> (Option<Party>, Option<Party>) {
+    fn parties(
+        &self,
+        header: &PacketHeader,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> (Option<Party>, Option<Party>) {
         let sends = header.flags & TASK_SENDS != 0;
         let service = |endpoint: Endpoint| {
             let task = self.kernel.service(&ServiceKey::new(self.own_netns, endpoint))?;
-            Some(Party { pid: task.tgid, process: task.name().into() })
+            Some(Party {
+                pid: task.tgid,
+                process: task.name().into(),
+            })
         };
         if header.flags & TASK_KNOWN == 0 {
-            let Some((source, destination)) = ends else { return (None, None) };
+            let Some((source, destination)) = ends else {
+                return (None, None);
+            };
             return (service(source.into()), service(destination.into()));
         }
-        let owner = Some(Party { pid: header.task.tgid, process: header.task.name().into() });
-        let other = if header.flags & TASK_SERVES != 0 { None } else { service(header.original) };
+        let owner = Some(Party {
+            pid: header.task.tgid,
+            process: header.task.name().into(),
+        });
+        let other = if header.flags & TASK_SERVES != 0 {
+            None
+        } else {
+            service(header.original)
+        };
         if sends { (owner, other) } else { (other, owner) }
     }
 
@@ -304,7 +385,11 @@ fn wants(
     if selector.is_empty() {
         return true;
     }
-    let nobody = Caller { pid: 0, exe: String::new(), cgroup: String::new() };
+    let nobody = Caller {
+        pid: 0,
+        exe: String::new(),
+        cgroup: String::new(),
+    };
     if header.flags & TASK_KNOWN != 0 {
         return selector.matches(caller.unwrap_or(&nobody), header.original.socket_addr());
     }
@@ -321,16 +406,30 @@ fn as_the_application_saw(
     ends: Option<(SocketAddr, SocketAddr)>,
 ) {
     let Some((source, destination)) = ends else { return };
-    let listener = if header.flags & TASK_SENDS != 0 { destination } else { source };
+    let listener = if header.flags & TASK_SENDS != 0 {
+        destination
+    } else {
+        source
+    };
     let original = header.original.socket_addr();
-    let change =
-        Rewrite { from: (listener.ip(), listener.port()), to: (original.ip(), original.port()) };
+    let change = Rewrite {
+        from: (listener.ip(), listener.port()),
+        to: (original.ip(), original.port()),
+    };
     rewrite(frame, link_type, &change);
 }
 
 fn interface(link: &Link, snaplen: u32) -> Interface {
-    let link_type = if link.ethernet { LinkType::Ethernet } else { LinkType::Raw };
-    Interface { name: link.name.clone(), link_type, snaplen }
+    let link_type = if link.ethernet {
+        LinkType::Ethernet
+    } else {
+        LinkType::Raw
+    };
+    Interface {
+        name: link.name.clone(),
+        link_type,
+        snaplen,
+    }
 }
 
 /// Source and destination of an IP packet; ports 0 where it has none.
@@ -340,8 +439,14 @@ fn ends(bytes: &[u8], link_type: LinkType) -> Option<(SocketAddr, SocketAddr)> {
         LinkType::Raw => LaxSlicedPacket::from_ip(bytes).ok()?,
     };
     let (source, destination) = match packet.net? {
-        LaxNetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
-        LaxNetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        LaxNetSlice::Ipv4(ip) => (
+            ip.header().source_addr().into(),
+            ip.header().destination_addr().into(),
+        ),
+        LaxNetSlice::Ipv6(ip) => (
+            ip.header().source_addr().into(),
+            ip.header().destination_addr().into(),
+        ),
         _ => return None,
     };
     let (from, to) = match packet.transport {

@@ -21,7 +21,9 @@ pub(super) struct KernelOriginals {
 
 impl Originals for KernelOriginals {
     fn take(&self, netns_cookie: u64, client: SocketAddr, listener: SocketAddr) -> Option<Original> {
-        let flow = self.kernel.take_redirect(&FlowKey::new(netns_cookie, client.into(), listener.into()))?;
+        let flow = self
+            .kernel
+            .take_redirect(&FlowKey::new(netns_cookie, client.into(), listener.into()))?;
         let task = &flow.task;
         Some(Original {
             destination: flow.original.socket_addr(),

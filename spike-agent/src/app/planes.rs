@@ -1,13 +1,16 @@
 //! The running planes as the operator's verbs reach them.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use spike_common::counter::Counter;
+use spike_common::rule::REDIRECT;
 
 use super::captures::Captures;
 use crate::control::{CaptureHandle, Planes};
@@ -39,19 +42,27 @@ pub(super) struct LivePlanes {
 
 impl Planes for LivePlanes {
     fn status(&self) -> Status {
-        let losses = Counter::ALL.into_iter().map(|(counter, name, description)| CounterView {
-            name: name.to_owned(),
-            description: description.to_owned(),
-            count: self.kernel.counter(counter),
-        });
+        let losses = Counter::ALL
+            .into_iter()
+            .map(|(counter, name, description)| CounterView {
+                name: name.to_owned(),
+                description: description.to_owned(),
+                count: self.kernel.counter(counter),
+            });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             cgroup: self.cgroup.display().to_string(),
-            kernel_release: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            kernel_release: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
             hooks: self.kernel.hooks().to_vec(),
-            intercept: InterceptView { armed: !self.book.list().is_empty(), namespaces: self.namespaces.view() },
+            intercept: InterceptView {
+                armed: !self.book.list().is_empty(),
+                namespaces: self.namespaces.view(),
+            },
             edges: self.kernel.edge_count(),
             losses: losses.collect(),
             ..Status::default()
@@ -59,7 +70,11 @@ impl Planes for LivePlanes {
     }
 
     fn service_map(&self) -> Result<MapView> {
-        Ok(service_map(self.kernel.edges()?, &self.kernel.services(), &self.processes))
+        Ok(service_map(
+            self.kernel.edges()?,
+            &self.kernel.services(),
+            &self.processes,
+        ))
     }
 
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
@@ -79,10 +94,22 @@ impl Planes for LivePlanes {
                 })
                 .collect();
             let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
-            let refusals: Vec<Refusal> =
-                faults.iter().filter(|armed| self.refuses(armed)).map(|armed| self.refusal(armed)).collect();
-            let redirects = compiled.exact.values().chain(compiled.prefix.values());
-            let redirects = redirects.into_iter().any(|value| value.flags & spike_common::rule::REDIRECT != 0);
+            let answered: HashSet<u32> = compiled
+                .exact
+                .values()
+                .chain(compiled.prefix.values())
+                .flat_map(|value| value.refusals)
+                .collect();
+            let mut refusals = Vec::new();
+            for armed in faults.iter() {
+                let in_kernel = answered.contains(&kernel_id(armed.id));
+                armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
+                if in_kernel {
+                    refusals.push(self.refusal(armed));
+                }
+            }
+            let mut values = compiled.exact.values().chain(compiled.prefix.values());
+            let redirects = values.any(|value| value.flags & REDIRECT != 0);
             if redirects && !needs_proxy {
                 self.namespaces.set_armed(true).await?;
             }
@@ -105,6 +132,18 @@ impl Planes for LivePlanes {
     }
 
     fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let own = text
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or("/");
+        if !self.cgroups.directory(own).starts_with(&self.cgroup) {
+            let observed = self.cgroup.display();
+            return Err(FieldError::new("pid", format!(
+                "the command runs in cgroup {own:?}, outside of {observed}, which is all that this agent observes; start it inside, or the agent without --cgroup"
+            )).into());
+        }
         self.execs.exec_begin(pid, client_pid)
     }
 
@@ -117,7 +156,10 @@ impl Planes for LivePlanes {
             return Ok(());
         }
         let mount = self.cgroups.directory("/");
-        let hint = format!("there is no cgroup {path:?} below {}; /proc/PID/cgroup tells a process's", mount.display());
+        let hint = format!(
+            "there is no cgroup {path:?} below {}; /proc/PID/cgroup tells a process's",
+            mount.display()
+        );
         Err(FieldError::new("cgroup", hint))
     }
 }
@@ -129,7 +171,9 @@ impl LivePlanes {
     }
 
     fn refusal(&self, armed: &ArmedFault) -> Refusal {
-        let left = armed.deadline.saturating_duration_since(tokio::time::Instant::now());
+        let left = armed
+            .deadline
+            .saturating_duration_since(tokio::time::Instant::now());
         Refusal {
             id: kernel_id(armed.id),
             seed: armed.fault.seed,

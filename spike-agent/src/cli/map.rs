@@ -57,7 +57,9 @@ fn table(edges: &[EdgeView]) -> Table {
         table.row([
             edge.caller
                 .as_ref()
-                .map_or_else(dash, |caller| caller.name.clone()),
+                .map(|caller| caller.name.clone())
+                .or_else(|| edge.peer.clone())
+                .unwrap_or_else(dash),
             edge.caller
                 .as_ref()
                 .map_or_else(dash, |caller| caller.pid.to_string()),
@@ -103,6 +105,7 @@ mod tests {
                 name: "curl".to_owned(),
                 ..EndView::default()
             }),
+            peer: None,
             destination: DestinationView {
                 address: "::1".to_owned(),
                 port: 80,

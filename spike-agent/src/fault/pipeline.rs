@@ -1,5 +1,6 @@
 //! Decides what the armed faults do to one connection; the proxy carries it out.
 
+use std::sync::atomic::Ordering;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use futures_util::future;
@@ -51,7 +52,10 @@ impl Plan {
     ) -> Self {
         let mut plan = Self::default();
         for armed in faults {
-            if armed.removed.is_cancelled() || !armed.fault.selector.matches(caller, destination) {
+            if armed.removed.is_cancelled()
+                || armed.decided_in_kernel.load(Ordering::Relaxed)
+                || !armed.fault.selector.matches(caller, destination)
+            {
                 continue;
             }
             if let Some(taken) = chance::take(armed) {
@@ -146,8 +150,6 @@ impl End {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::{
         fault::book::Book,

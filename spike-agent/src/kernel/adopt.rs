@@ -41,8 +41,11 @@ struct Found {
 /// Gives every TCP socket of the processes below `cgroup` its state, unless it has one.
 pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
     let found = find(kernel, cgroup);
-    let listening: HashSet<(u64, u16)> =
-        found.iter().filter(|socket| socket.state == LISTEN).map(|socket| (socket.netns, socket.local.port)).collect();
+    let listening: HashSet<(u64, u16)> = found
+        .iter()
+        .filter(|socket| socket.state == LISTEN)
+        .map(|socket| (socket.netns, socket.local.port))
+        .collect();
     let serves = |socket: &Found| listening.contains(&(socket.netns, socket.local.port));
     let clients: HashSet<FlowKey> = found
         .iter()
@@ -55,7 +58,8 @@ pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
             adopt_listener(kernel, socket)
         } else {
             let server = serves(socket);
-            let caller_here = server && clients.contains(&FlowKey::new(socket.netns, socket.remote, socket.local));
+            let caller_here =
+                server && clients.contains(&FlowKey::new(socket.netns, socket.remote, socket.local));
             adopt_connection(kernel, socket, server, caller_here)
         };
         match done {
@@ -69,7 +73,12 @@ pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
 }
 
 fn adopt_listener(kernel: &Kernel, found: &Found) -> anyhow::Result<()> {
-    let state = Socket { netns: found.netns, task: found.task, flags: LISTENER, ..Socket::default() };
+    let state = Socket {
+        netns: found.netns,
+        task: found.task,
+        flags: LISTENER,
+        ..Socket::default()
+    };
     lock(&kernel.sockets).insert(&found.fd, state, 0)?;
     Ok(())
 }
@@ -85,11 +94,19 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: b
     }
     let destination = if server { found.local } else { found.remote };
     let edge = Edge {
-        netns: if destination.address.is_loopback() { found.netns } else { 0 },
+        netns: if destination.address.is_loopback() {
+            found.netns
+        } else {
+            0
+        },
         since_ns: monotonic_ns(),
         task: found.task,
         destination,
-        peer: if server { Endpoint::new(found.remote.address, 0) } else { Endpoint::default() },
+        peer: if server {
+            Endpoint::new(found.remote.address, 0)
+        } else {
+            Endpoint::default()
+        },
         role: if server { SERVER_ROLE } else { CLIENT },
         padding: 0,
     };
@@ -103,7 +120,13 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: b
         ..Socket::default()
     };
     lock(&kernel.sockets).insert(&found.fd, state, 0)?;
-    let flow = Flow { cookie: 0, edge: id, task: found.task, original: destination, flags: flags & SERVER };
+    let flow = Flow {
+        cookie: 0,
+        edge: id,
+        task: found.task,
+        original: destination,
+        flags: flags & SERVER,
+    };
     kernel.set_flow(FlowKey::new(found.netns, found.local, found.remote), flow);
     Ok(())
 }
@@ -115,25 +138,44 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
-    let Ok(processes) = fs::read_dir("/proc") else { return found };
-    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return found;
+    };
+    for pid in processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    {
         if u32::try_from(pid) == Ok(std::process::id()) {
             continue;
         }
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        let Some(folder) = cgroup_of(&proc, &mount).filter(|folder| folder.starts_with(cgroup)) else { continue };
-        let Ok(netns) = fs::metadata(proc.join("ns/net")).map(|data| data.ino()) else { continue };
+        let Some(folder) = cgroup_of(&proc, &mount).filter(|folder| folder.starts_with(cgroup)) else {
+            continue;
+        };
+        let Ok(netns) = fs::metadata(proc.join("ns/net")).map(|data| data.ino()) else {
+            continue;
+        };
         let table = tables.entry(netns).or_insert_with(|| tcp_table(&proc));
         let mut pidfd = None;
-        let Ok(files) = fs::read_dir(proc.join("fd")) else { continue };
+        let Ok(files) = fs::read_dir(proc.join("fd")) else {
+            continue;
+        };
         for file in files.flatten() {
-            let Some(inode) = socket_inode(&file.path()) else { continue };
-            let Some(&state) = table.get(&inode).filter(|_| seen.insert(inode)) else { continue };
-            let Some(number) = file.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(inode) = socket_inode(&file.path()) else {
+                continue;
+            };
+            let Some(&state) = table.get(&inode).filter(|_| seen.insert(inode)) else {
+                continue;
+            };
+            let Some(number) = file.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             if pidfd.is_none() {
                 pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             }
-            let Some(fd) = pidfd.as_ref().and_then(|pidfd| pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok())
+            let Some(fd) = pidfd
+                .as_ref()
+                .and_then(|pidfd| pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).ok())
             else {
                 continue;
             };
@@ -149,9 +191,19 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
 fn describe(fd: OwnedFd, task: Task, state: u8) -> Option<Found> {
     let netns = netns_cookie(&fd).unwrap_or(0);
     let local = endpoint(rustix::net::getsockname(&fd).ok()?)?;
-    let remote =
-        if state == LISTEN { Endpoint::default() } else { endpoint(rustix::net::getpeername(&fd).ok()??)? };
-    Some(Found { fd, task, netns, state, local, remote })
+    let remote = if state == LISTEN {
+        Endpoint::default()
+    } else {
+        endpoint(rustix::net::getpeername(&fd).ok()??)?
+    };
+    Some(Found {
+        fd,
+        task,
+        netns,
+        state,
+        local,
+        remote,
+    })
 }
 
 fn endpoint(address: rustix::net::SocketAddrAny) -> Option<Endpoint> {
@@ -172,7 +224,11 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> std::io::Result<u64> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(cookie) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// The cookie of the agent's own network namespace; 0 where the kernel does not tell (before 5.14).
@@ -205,14 +261,23 @@ fn tcp_table(proc: &Path) -> HashMap<u64, u8> {
 
 fn socket_inode(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    target
+        .to_str()?
+        .strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
 }
 
 /// The folder of a process's cgroup v2.
 fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(proc.join("cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(if path.is_empty() { mount.to_owned() } else { mount.join(path) })
+    Some(if path.is_empty() {
+        mount.to_owned()
+    } else {
+        mount.join(path)
+    })
 }
 
 fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {

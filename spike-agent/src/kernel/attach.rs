@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps,
+};
 
 /// Attaches all hooks to the cgroup and loads the packet programs. Returns the hooks' names. On an error the caller
 /// drops `programs`, which detaches what was attached.
@@ -24,8 +26,12 @@ pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> 
     ];
     for (step, name) in order.into_iter().enumerate() {
         fail_here(step)?;
-        attach_one(programs, name, &folder)
-            .with_context(|| format!("attach {name} to cgroup {}; `spike doctor` tells what is missing", cgroup.display()))?;
+        attach_one(programs, name, &folder).with_context(|| {
+            format!(
+                "attach {name} to cgroup {}; `spike doctor` tells what is missing",
+                cgroup.display()
+            )
+        })?;
         hooks.push(name.trim_start_matches("spike_").to_owned());
     }
     for name in ["spike_tap_ingress", "spike_tap_egress"] {
@@ -40,17 +46,25 @@ pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> 
 /// `SPIKE_FAIL_ATTACH=N` fails step N, so that a test can see the roll-back.
 fn fail_here(step: usize) -> Result<()> {
     match std::env::var("SPIKE_FAIL_ATTACH") {
-        Ok(wanted) if wanted == step.to_string() => Err(anyhow!("attach step {step} failed as SPIKE_FAIL_ATTACH asked")),
+        Ok(wanted) if wanted == step.to_string() => {
+            Err(anyhow!("attach step {step} failed as SPIKE_FAIL_ATTACH asked"))
+        }
         _ => Ok(()),
     }
 }
 
 fn attach_one(programs: &mut Ebpf, name: &str, cgroup: &File) -> Result<()> {
-    let program = programs.program_mut(name).ok_or_else(|| anyhow!("kernel object has no program {name}"))?;
+    let program = programs
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("kernel object has no program {name}"))?;
     let mode = CgroupAttachMode::Single;
     match program {
         Program::CgroupSkb(program) => {
-            let direction = if name == "spike_egress" { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
+            let direction = if name == "spike_egress" {
+                CgroupSkbAttachType::Egress
+            } else {
+                CgroupSkbAttachType::Ingress
+            };
             load(CgroupSkb::load(program))?;
             program.attach(cgroup, direction, mode)?;
         }
@@ -62,7 +76,11 @@ fn attach_one(programs: &mut Ebpf, name: &str, cgroup: &File) -> Result<()> {
             load(CgroupSockAddr::load(program))?;
             program.attach(cgroup, mode)?;
         }
-        _ => return Err(anyhow!("program {name} is of a kind that is not attached to cgroups")),
+        _ => {
+            return Err(anyhow!(
+                "program {name} is of a kind that is not attached to cgroups"
+            ));
+        }
     }
     Ok(())
 }
@@ -70,7 +88,10 @@ fn attach_one(programs: &mut Ebpf, name: &str, cgroup: &File) -> Result<()> {
 /// Keeps the end of the verifier's log, which holds the reason; the whole of it is thousands of lines.
 fn load(result: Result<(), ProgramError>) -> Result<()> {
     match result {
-        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+        Err(ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        }) => {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(12)..].join("\n");

@@ -41,12 +41,15 @@ impl Features {
             && connect(BpfHelper::BPF_FUNC_probe_read_kernel_str);
         let executable = if reads { executable_offsets() } else { None };
         if executable.is_none() {
-            warn!("this kernel does not tell executables by name in the connect hook: calls are named by thread, and `process` selectors are decided in the agent");
+            warn!(
+                "this kernel does not tell executables by name in the connect hook: calls are named by thread, and `process` selectors are decided in the agent"
+            );
         }
         Self {
             set_retval: connect(BpfHelper::BPF_FUNC_set_retval),
             netns_cookie: has(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie),
-            tcx: aya::util::KernelVersion::current().is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0)),
+            tcx: aya::util::KernelVersion::current()
+                .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0)),
             executable,
         }
     }
@@ -65,12 +68,16 @@ fn executable_offsets() -> Option<ExecutableOffsets> {
 /// The offset in bytes of a field, by the names on the way to it.
 fn offset(btf: &Btf, structure: &str, path: &[&str]) -> Option<u32> {
     let types = btf.resolve_types_by_name(structure).ok()?;
-    let bits = types.iter().find_map(|candidate| offset_in(btf, candidate, path))?;
+    let bits = types
+        .iter()
+        .find_map(|candidate| offset_in(btf, candidate, path))?;
     Some(bits / 8)
 }
 
 fn offset_in(btf: &Btf, structure: &Type, path: &[&str]) -> Option<u32> {
-    let (Type::Struct(fields) | Type::Union(fields)) = structure else { return None };
+    let (Type::Struct(fields) | Type::Union(fields)) = structure else {
+        return None;
+    };
     let (wanted, rest) = path.split_first()?;
     for member in &fields.members {
         let name = btf.resolve_name(member).unwrap_or_default();

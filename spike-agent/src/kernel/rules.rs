@@ -26,19 +26,28 @@ impl RuleTable {
         exact: HashMap<MapData, RuleKey, RuleValue>,
         prefix: LpmTrie<MapData, [u8; DATA], RuleValue>,
     ) -> Self {
-        Self { exact, prefix, exact_now: StdMap::new(), prefix_now: StdMap::new() }
+        Self {
+            exact,
+            prefix,
+            exact_now: StdMap::new(),
+            prefix_now: StdMap::new(),
+        }
     }
 
     fn add(&mut self, wanted: &Compiled) -> Result<()> {
         for (key, value) in &wanted.exact {
             if self.exact_now.get(key) != Some(value) {
-                self.exact.insert(key, value, 0).context("write a rule; at most 262144 fit")?;
+                self.exact
+                    .insert(key, value, 0)
+                    .context("write a rule; at most 262144 fit")?;
                 self.exact_now.insert(*key, *value);
             }
         }
         for (key, value) in &wanted.prefix {
             if self.prefix_now.get(key) != Some(value) {
-                self.prefix.insert(&lpm_key(key), value, 0).context("write a prefix rule; at most 262144 fit")?;
+                self.prefix
+                    .insert(&lpm_key(key), value, 0)
+                    .context("write a prefix rule; at most 262144 fit")?;
                 self.prefix_now.insert(*key, *value);
             }
         }
@@ -47,8 +56,10 @@ impl RuleTable {
 
     fn prune(&mut self, wanted: &Compiled) {
         let (exact, prefix) = (&mut self.exact, &mut self.prefix);
-        self.exact_now.retain(|key, _| wanted.exact.contains_key(key) || exact.remove(key).is_err());
-        self.prefix_now.retain(|key, _| wanted.prefix.contains_key(key) || prefix.remove(&lpm_key(key)).is_err());
+        self.exact_now
+            .retain(|key, _| wanted.exact.contains_key(key) || exact.remove(key).is_err());
+        self.prefix_now
+            .retain(|key, _| wanted.prefix.contains_key(key) || prefix.remove(&lpm_key(key)).is_err());
     }
 }
 
@@ -92,7 +103,9 @@ impl Kernel {
                     deadline_ns: refusal.deadline_ns,
                     ..KernelFault::default()
                 };
-                faults.insert(refusal.id, fault, 0).context("write a fault for the kernel to decide")?;
+                faults
+                    .insert(refusal.id, fault, 0)
+                    .context("write a fault for the kernel to decide")?;
             }
         }
         let mut rules = lock(&self.rules);

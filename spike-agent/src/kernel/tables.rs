@@ -126,7 +126,9 @@ impl Kernel {
 
     /// One of the hooks' counters, over all CPUs.
     pub fn counter(&self, counter: Counter) -> u64 {
-        self.counters.get(&(counter as u32), 0).map_or(0, |values| values.iter().sum())
+        self.counters
+            .get(&(counter as u32), 0)
+            .map_or(0, |values| values.iter().sum())
     }
 
     /// `hooks/connect --NamespaceWanted--> proxy/namespaces`, until the receiver goes.
@@ -134,7 +136,9 @@ impl Kernel {
     /// # Errors
     /// When it is already being read, or cannot be polled.
     pub fn read_events(&self, wanted_tx: mpsc::UnboundedSender<NamespaceWanted>) -> Result<()> {
-        let ring = lock(&self.events).take().context("the events are already being read")?;
+        let ring = lock(&self.events)
+            .take()
+            .context("the events are already being read")?;
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("poll the events' ring buffer")?;
         tokio::spawn(async move {

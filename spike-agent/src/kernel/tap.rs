@@ -44,9 +44,15 @@ impl Link {
         if index == 0 {
             return Err(anyhow!("there is no interface {name:?}; `ip link` lists them"));
         }
-        let read = |what: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{what}")).unwrap_or_default();
+        let read =
+            |what: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{what}")).unwrap_or_default();
         let kind: u32 = read("type").trim().parse().unwrap_or(1);
-        Ok(Self { name: name.to_owned(), index, ethernet: ETHERNET_KINDS.contains(&kind), loopback: kind == 772 })
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            ethernet: ETHERNET_KINDS.contains(&kind),
+            loopback: kind == 772,
+        })
     }
 
     /// All interfaces that are up.
@@ -55,7 +61,10 @@ impl Link {
     /// When they cannot be listed.
     pub fn all_up() -> Result<Vec<Self>> {
         let mut links = Vec::new();
-        for entry in std::fs::read_dir("/sys/class/net").context("list the interfaces")?.flatten() {
+        for entry in std::fs::read_dir("/sys/class/net")
+            .context("list the interfaces")?
+            .flatten()
+        {
             let flags = std::fs::read_to_string(entry.path().join("flags")).unwrap_or_default();
             let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
             if flags & libc::IFF_UP.cast_unsigned() != 0
@@ -82,12 +91,18 @@ enum Attached {
     /// Detached by the drop.
     Tcx { _link: FdLink },
     /// A filter of a clsact qdisc (before kernel 6.6), which would outlive the agent: noted in the journal.
-    Netlink { link: Option<SchedClassifierLink>, journal: Arc<Journal>, entry: EntryId },
+    Netlink {
+        link: Option<SchedClassifierLink>,
+        journal: Arc<Journal>,
+        entry: EntryId,
+    },
 }
 
 impl std::fmt::Debug for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tap").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("Tap")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,16 +112,26 @@ impl Tap {
     /// # Errors
     /// Names the interface and the step; nothing stays attached.
     pub fn attach(kernel: &Arc<Kernel>, link: &Link, journal: &Arc<Journal>) -> Result<Self> {
-        let mut tap = Self { kernel: Arc::clone(kernel), index: link.index, attached: Vec::new(), qdisc: None };
+        let mut tap = Self {
+            kernel: Arc::clone(kernel),
+            index: link.index,
+            attached: Vec::new(),
+            qdisc: None,
+        };
         let header = if link.ethernet { 14 } else { 0 };
-        lock(&kernel.tap_links).insert(link.index, header, 0).context("note the interface's kind")?;
+        lock(&kernel.tap_links)
+            .insert(link.index, header, 0)
+            .context("note the interface's kind")?;
         let tcx = kernel.features.tcx && std::env::var_os("SPIKE_NO_TCX").is_none();
         if !tcx {
             tap.qdisc = add_clsact(link, journal)?;
         }
         // What leaves through the loopback device arrives through it: once is enough.
-        let directions: &[_] =
-            if link.loopback { &[Direction::Ingress] } else { &[Direction::Ingress, Direction::Egress] };
+        let directions: &[_] = if link.loopback {
+            &[Direction::Ingress]
+        } else {
+            &[Direction::Ingress, Direction::Egress]
+        };
         for direction in directions {
             let attached = attach_one(kernel, link, *direction, tcx, journal)
                 .with_context(|| format!("attach the {direction:?} tap to {}", link.name))?;
@@ -128,7 +153,11 @@ impl Drop for Tap {
             // Someone may have hung filters of their own there meanwhile: then it stays.
             let empty = Tc::open().and_then(|tc| {
                 let empty = tc.filters(self.index)?.is_empty();
-                if empty { tc.delete_clsact(self.index) } else { Ok(()) }
+                if empty {
+                    tc.delete_clsact(self.index)
+                } else {
+                    Ok(())
+                }
             });
             if empty.is_ok() {
                 _ = journal.done(entry);
@@ -155,8 +184,11 @@ fn attach_one(
     };
     let program: &mut SchedClassifier = program;
     if tcx {
-        let id =
-            program.attach_with_options(&link.name, attach_type, TcAttachOptions::TcxOrder(LinkOrder::default()))?;
+        let id = program.attach_with_options(
+            &link.name,
+            attach_type,
+            TcAttachOptions::TcxOrder(LinkOrder::default()),
+        )?;
         let link = FdLink::try_from(program.take_link(id)?)?;
         return Ok(Attached::Tcx { _link: link });
     }
@@ -169,9 +201,17 @@ fn attach_one(
         handle: 0,
         priority: 0,
     })?;
-    let id = program.attach_with_options(&link.name, attach_type, TcAttachOptions::Netlink(NlOptions::default()))?;
+    let id = program.attach_with_options(
+        &link.name,
+        attach_type,
+        TcAttachOptions::Netlink(NlOptions::default()),
+    )?;
     let link = program.take_link(id)?;
-    Ok(Attached::Netlink { link: Some(link), journal: Arc::clone(journal), entry })
+    Ok(Attached::Netlink {
+        link: Some(link),
+        journal: Arc::clone(journal),
+        entry,
+    })
 }
 
 /// Makes sure that the interface has a clsact qdisc. Returns its entry in the journal if it is ours to remove.
@@ -186,7 +226,8 @@ fn add_clsact(link: &Link, journal: &Arc<Journal>) -> Result<Option<(Arc<Journal
         ifname: link.name.clone(),
         created_by_us: true,
     })?;
-    aya::programs::tc::qdisc_add_clsact(&link.name).with_context(|| format!("add a clsact qdisc to {}", link.name))?;
+    aya::programs::tc::qdisc_add_clsact(&link.name)
+        .with_context(|| format!("add a clsact qdisc to {}", link.name))?;
     Ok(Some((Arc::clone(journal), entry)))
 }
 
@@ -196,7 +237,9 @@ impl Kernel {
     /// # Errors
     /// When they are already being read, or cannot be polled.
     pub fn read_packets(&self, handle: impl Fn(&PacketHeader, &[u8]) + Send + 'static) -> Result<()> {
-        let ring = lock(&self.packets).take().context("the packets are already being read")?;
+        let ring = lock(&self.packets)
+            .take()
+            .context("the packets are already being read")?;
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("poll the packets' ring buffer")?;
         tokio::spawn(async move {
@@ -230,5 +273,8 @@ impl Kernel {
 
 /// Names of interfaces by index, for those who sort packets.
 pub fn index_table(links: &[Link]) -> HashMap<u32, u32> {
-    (0_u32..).zip(links).map(|(position, link)| (link.index, position)).collect()
+    (0_u32..)
+        .zip(links)
+        .map(|(position, link)| (link.index, position))
+        .collect()
 }

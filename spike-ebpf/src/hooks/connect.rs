@@ -5,8 +5,8 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_set_retval, bpf_sk_lookup_tcp,
-    bpf_sk_release,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_set_retval,
+    bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -40,7 +40,10 @@ static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 fn spike_connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let (address, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
-    connect::<false>(&ctx, Endpoint::new(Address::from_ipv4_word(address), u16::from_be(port as u16)))
+    connect::<false>(
+        &ctx,
+        Endpoint::new(Address::from_ipv4_word(address), u16::from_be(port as u16)),
+    )
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -100,7 +103,11 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
     }
     tasks::fill(&mut socket.task);
     let edge = Edge {
-        netns: if destination.address.is_loopback() { socket.netns } else { 0 },
+        netns: if destination.address.is_loopback() {
+            socket.netns
+        } else {
+            0
+        },
         // SAFETY: a helper without arguments.
         since_ns: unsafe { bpf_ktime_get_ns() },
         task: socket.task,
@@ -121,14 +128,24 @@ fn intercept<const IPV6: bool>(
     socket: &mut Socket,
     destination: &Endpoint,
 ) -> i32 {
-    let attempt =
-        Attempt { task: &socket.task, executable: executable_hash(&socket.task.executable), destination };
+    let attempt = Attempt {
+        task: &socket.task,
+        executable: executable_hash(&socket.task.executable),
+        destination,
+    };
     let mut redirect = false;
     for index in 0..MAX_MASKS {
         if index >= config.intercept.count as usize {
             break;
         }
-        let rule = rules::find(&config.intercept, index, &attempt, &RULES_EXACT, &RULES_PREFIX, ancestor);
+        let rule = rules::find(
+            &config.intercept,
+            index,
+            &attempt,
+            &RULES_EXACT,
+            &RULES_PREFIX,
+            ancestor,
+        );
         let Some(rule) = rule else { continue };
         redirect |= rule.flags & REDIRECT != 0;
         if refused(rule) {
@@ -144,7 +161,10 @@ fn intercept<const IPV6: bool>(
         counts::count(Counter::EscapedHeartbeat);
     } else if redirect && send_to_agent::<IPV6>(ctx.sock_addr, socket, destination).is_some() {
         socket.flags |= REDIRECTED;
-        debug!(ctx, "redirected pid {} port {}", socket.task.tgid, destination.port);
+        debug!(
+            ctx,
+            "redirected pid {} port {}", socket.task.tgid, destination.port
+        );
     }
     ALLOW
 }
@@ -169,7 +189,9 @@ fn refused(rule: &RuleValue) -> bool {
         if id == 0 {
             return false;
         }
-        let Some(fault) = FAULTS.get_ptr_mut(id) else { continue };
+        let Some(fault) = FAULTS.get_ptr_mut(id) else {
+            continue;
+        };
         // SAFETY: a map value; the numbers that change are only added to, atomically.
         unsafe {
             if bpf_ktime_get_ns() >= (*fault).deadline_ns {
@@ -198,7 +220,9 @@ fn refuse() -> i32 {
 fn live() -> bool {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    HEARTBEAT.get(0).is_some_and(|&beat| now < beat.saturating_add(HEARTBEAT_LIMIT_NS))
+    HEARTBEAT
+        .get(0)
+        .is_some_and(|&beat| now < beat.saturating_add(HEARTBEAT_LIMIT_NS))
 }
 
 /// Points the socket at the agent's listener in its namespace, if that is alive.
@@ -264,7 +288,13 @@ fn listens(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) -> bool {
     };
     // SAFETY: the tuple outlives the call; the reference is released below.
     unsafe {
-        let sk = bpf_sk_lookup_tcp(raw.cast(), &raw mut tuple, size, BPF_F_CURRENT_NETNS as i64 as u64, 0);
+        let sk = bpf_sk_lookup_tcp(
+            raw.cast(),
+            &raw mut tuple,
+            size,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        );
         if sk.is_null() {
             return false;
         }
@@ -276,7 +306,11 @@ fn listens(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) -> bool {
 
 #[inline(always)]
 fn want_namespace(socket: &Socket) {
-    let event = NamespaceWanted { netns: socket.netns, tgid: socket.task.tgid, padding: 0 };
+    let event = NamespaceWanted {
+        netns: socket.netns,
+        tgid: socket.task.tgid,
+        padding: 0,
+    };
     if EVENTS.output::<NamespaceWanted>(&event, 0).is_err() {
         counts::count(Counter::EventRingFull);
     }

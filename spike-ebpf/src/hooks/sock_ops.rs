@@ -99,7 +99,11 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
         return None;
     }
     let edge = Edge {
-        netns: if local.address.is_loopback() { socket.netns } else { 0 },
+        netns: if local.address.is_loopback() {
+            socket.netns
+        } else {
+            0
+        },
         // SAFETY: a helper without arguments.
         since_ns: unsafe { bpf_ktime_get_ns() },
         task: socket.task,
@@ -110,7 +114,10 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
     };
     socket.edge = counts::edge(&edge);
     socket.original = local;
-    if FLOWS.insert(FlowKey::new(socket.netns, local, remote), flow(ctx, socket), 0).is_err() {
+    if FLOWS
+        .insert(FlowKey::new(socket.netns, local, remote), flow(ctx, socket), 0)
+        .is_err()
+    {
         counts::count(Counter::FlowsFull);
     }
     _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);

@@ -1,13 +1,17 @@
 //! Copies the packets that a capture chose to the agent; attached only while one runs.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes,
+};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use spike_common::address::Endpoint;
 use spike_common::config::Config;
 use spike_common::counter::Counter;
-use spike_common::packet::{EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES};
+use spike_common::packet::{
+    EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES,
+};
 use spike_common::rule::{Attempt, MAX_MASKS};
 use spike_common::socket::{Flow, FlowKey, OWN, REDIRECTED, SERVER};
 use spike_common::task::{Task, executable_hash};
@@ -80,7 +84,11 @@ fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut 
         // Neither IPv4 nor IPv6: only a capture of everything has it.
         return wanted(config, &Task::default(), &Endpoint::default());
     };
-    let owner = if ends.protocol == IPPROTO_TCP { owner(config, &ends) } else { None };
+    let owner = if ends.protocol == IPPROTO_TCP {
+        owner(config, &ends)
+    } else {
+        None
+    };
     let Some((flow, sends)) = owner else {
         let nobody = Task::default();
         return wanted(config, &nobody, &ends.destination) || wanted(config, &nobody, &ends.source);
@@ -116,19 +124,29 @@ fn owner(config: &Config, ends: &Ends) -> Option<(&'static Flow, bool)> {
         if let Some(flow) = FLOWS.get(FlowKey::new(netns, ends.source, ends.destination)) {
             return Some((flow, true));
         }
-        FLOWS.get(FlowKey::new(netns, ends.destination, ends.source)).map(|flow| (flow, false))
+        FLOWS
+            .get(FlowKey::new(netns, ends.destination, ends.source))
+            .map(|flow| (flow, false))
     }
 }
 
 #[inline(always)]
 fn wanted(config: &'static Config, task: &Task, destination: &Endpoint) -> bool {
-    let attempt = Attempt { task, executable: executable_hash(&task.executable), destination };
+    let attempt = Attempt {
+        task,
+        executable: executable_hash(&task.executable),
+        destination,
+    };
     for index in 0..MAX_MASKS {
         if index >= config.tap.count as usize {
             return false;
         }
         // A flow's ancestors are no longer known: captures file their rules under the process's own cgroup.
-        if rules::find(&config.tap, index, &attempt, &TAPS_EXACT, &TAPS_PREFIX, |_| task.cgroup).is_some() {
+        if rules::find(&config.tap, index, &attempt, &TAPS_EXACT, &TAPS_PREFIX, |_| {
+            task.cgroup
+        })
+        .is_some()
+        {
             return true;
         }
     }

@@ -70,14 +70,26 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
 fn advance(socket: &mut Socket, segment: &Segment, egress: bool) -> u32 {
     let next = segment.sequence.wrapping_add(segment.payload);
     let known = if egress { OUT_KNOWN } else { IN_KNOWN };
-    let last = if egress { &mut socket.out_next } else { &mut socket.in_next };
-    let fresh = if socket.flags & known == 0 { segment.payload } else { next.wrapping_sub(*last) };
+    let last = if egress {
+        &mut socket.out_next
+    } else {
+        &mut socket.in_next
+    };
+    let fresh = if socket.flags & known == 0 {
+        segment.payload
+    } else {
+        next.wrapping_sub(*last)
+    };
     if fresh as i32 <= 0 {
         return 0;
     }
     *last = next;
     socket.flags |= known;
-    if fresh > LARGEST_WINDOW { segment.payload } else { fresh }
+    if fresh > LARGEST_WINDOW {
+        segment.payload
+    } else {
+        fresh
+    }
 }
 
 /// Adds new bytes, and a call when they are the first of a response.

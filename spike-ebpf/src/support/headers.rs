@@ -57,7 +57,11 @@ impl Segment {
             let sequence = u32::from_be(*((tcp + 4) as *const u32));
             let offset = u32::from(*((tcp + 12) as *const u8) >> 4) << 2;
             let flags = *((tcp + 13) as *const u8);
-            Some(Self { sequence, flags, payload: length.saturating_sub(header as u32 + offset) })
+            Some(Self {
+                sequence,
+                flags,
+                payload: length.saturating_sub(header as u32 + offset),
+            })
         }
     }
 }
@@ -82,7 +86,12 @@ impl Ends {
             (protocol, header, source, destination)
         } else if first >> 4 == 6 {
             let protocol: u8 = load(skb, offset + 6)?;
-            (protocol, 40, Address(load(skb, offset + 8)?), Address(load(skb, offset + 24)?))
+            (
+                protocol,
+                40,
+                Address(load(skb, offset + 8)?),
+                Address(load(skb, offset + 24)?),
+            )
         } else {
             return None;
         };
@@ -105,7 +114,12 @@ fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes the whole value or fails; T is made of integers.
     unsafe {
-        let result = bpf_skb_load_bytes(skb.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        let result = bpf_skb_load_bytes(
+            skb.cast(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        );
         (result == 0).then(|| value.assume_init())
     }
 }

@@ -69,7 +69,11 @@ fn follow(base: u64, offset: u32) -> Option<u64> {
     let mut pointer = 0_u64;
     // SAFETY: writes eight bytes to a local; the helper checks the source.
     let result = unsafe {
-        bpf_probe_read_kernel((&raw mut pointer).cast(), 8, (base + u64::from(offset)) as *const _)
+        bpf_probe_read_kernel(
+            (&raw mut pointer).cast(),
+            8,
+            (base + u64::from(offset)) as *const _,
+        )
     };
     (result == 0 && pointer != 0).then_some(pointer)
 }

@@ -97,30 +97,29 @@ pub(super) fn nonblocking(address: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends many bytes to an echo server while it reads them back, and compares each.
+/// Sends many bytes to an echo server while it reads them back, and compares all.
 pub(super) fn bounce(address: &str, bytes: usize) -> io::Result<()> {
     let mut reader = TcpStream::connect(address)?;
     let mut writer = reader.try_clone()?;
+    let pattern = pattern();
+    let sent = pattern.clone();
     let sending = thread::spawn(move || -> io::Result<()> {
-        let mut buffer = vec![0; 1 << 16];
-        let mut sent = 0;
-        while sent < bytes {
-            let length = buffer.len().min(bytes - sent);
-            fill(&mut buffer[..length], sent);
-            writer.write_all(&buffer[..length])?;
-            sent += length;
+        let mut position = 0;
+        while position < bytes {
+            let length = PIECE.min(bytes - position);
+            writer.write_all(&sent[position % PERIOD..][..length])?;
+            position += length;
         }
         writer.shutdown(Shutdown::Write)
     });
-    let (mut buffer, mut expected) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut buffer = vec![0; PIECE];
     let mut got = 0;
     loop {
         let length = reader.read(&mut buffer)?;
         if length == 0 {
             break;
         }
-        fill(&mut expected[..length], got);
-        if buffer[..length] != expected[..length] {
+        if buffer[..length] != pattern[got % PERIOD..][..length] {
             return Err(io::Error::other(format!("wrong bytes after {got}")));
         }
         got += length;
@@ -132,12 +131,18 @@ pub(super) fn bounce(address: &str, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that tell their position, so that a lost, doubled or moved piece is seen.
-fn fill(buffer: &mut [u8], start: usize) {
-    for (index, byte) in buffer.iter_mut().enumerate() {
-        let position = start + index;
-        *byte = (position ^ (position >> 8) ^ (position >> 16) ^ (position >> 24)) as u8;
-    }
+/// Most bytes sent or read at once.
+const PIECE: usize = 1 << 16;
+/// A prime, so that a piece that was lost, doubled or moved does not fit where it comes.
+const PERIOD: usize = 65_521;
+
+/// Bytes that tell their position, twice over, so that every piece is a slice of them.
+fn pattern() -> Vec<u8> {
+    let byte = |position: usize| {
+        let mixed = (position % PERIOD).wrapping_mul(0x9e37_79b9);
+        (mixed >> 16) as u8
+    };
+    (0..PERIOD + PIECE).map(byte).collect()
 }
 
 /// Opens many connections, then uses every one of them, then closes them all.

@@ -30,13 +30,15 @@ pub(crate) struct Stage {
     places: Vec<String>,
     children: Vec<Child>,
     agent: Option<Child>,
-    /// Leave everything running, out of reach of Ctrl-C.
-    keep: bool,
+    /// Start everything out of reach of Ctrl-C, for it may be left running.
+    detached: bool,
+    /// Left running when dropped.
+    left: bool,
 }
 
 impl Stage {
     /// Makes the cgroup and the directory; needs root.
-    pub(crate) fn new(kind: &str, keep: bool) -> Result<Self> {
+    pub(crate) fn new(kind: &str, detached: bool) -> Result<Self> {
         let root = cgroup_root()?;
         let name = format!("spike-{kind}-{}", std::process::id());
         let dir = env::temp_dir().join(&name);
@@ -51,7 +53,8 @@ impl Stage {
             places: Vec::new(),
             children: Vec::new(),
             agent: None,
-            keep,
+            detached,
+            left: false,
         })
     }
 
@@ -89,7 +92,7 @@ impl Stage {
         let log = self.dir.join(log);
         let open = || File::options().create(true).append(true).open(&log);
         command.stdout(open()?).stderr(open()?);
-        if self.keep {
+        if self.detached {
             command.process_group(0);
         }
         command
@@ -211,8 +214,8 @@ impl Stage {
         self.dir.join("state")
     }
 
-    /// Writes a script that ends what `keep` leaves running, and gives its path.
-    pub(crate) fn write_stop_script(&self) -> Result<PathBuf> {
+    /// Leaves everything running, and gives the path of a script that ends it.
+    pub(crate) fn leave(mut self) -> Result<PathBuf> {
         let agent = self.agent.iter().chain(&self.children);
         let pids: Vec<String> = agent.map(|child| child.id().to_string()).collect();
         let cgroup = self.root.join(&self.name);
@@ -228,13 +231,14 @@ impl Stage {
         script += &format!("rm -r '{}'\n", self.dir.display());
         let path = self.dir.join("stop");
         fs::write(&path, script)?;
+        self.left = true;
         Ok(path)
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.keep {
+        if self.left {
             return;
         }
         let _ = self.stop_agent();

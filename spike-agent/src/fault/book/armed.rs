@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use tokio::time::Instant;
@@ -31,6 +31,8 @@ pub struct ArmedFault {
     pub affected: AtomicU64,
     /// Connections that the selector chose and that passed unharmed.
     pub escaped: AtomicU64,
+    /// Set while the kernel decides this fault alone; the proxy must not roll its chance a second time.
+    pub decided_in_kernel: AtomicBool,
     active: AtomicU32,
 }
 
@@ -45,6 +47,7 @@ impl ArmedFault {
             matched: AtomicU64::new(0),
             affected: AtomicU64::new(0),
             escaped: AtomicU64::new(0),
+            decided_in_kernel: AtomicBool::new(false),
             active: AtomicU32::new(0),
             fault,
         }

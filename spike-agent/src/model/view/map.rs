@@ -20,6 +20,9 @@ pub struct EdgeView {
     /// Who calls; none when it is on another host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<EndView>,
+    /// The caller's address, when it is on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// What is called.
     pub destination: DestinationView,
     /// The end at which it was observed.
