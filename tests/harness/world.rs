@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// Longest that a program which is waited for may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What the servers of a world say.
+const SERVERS_LOG: &str = "servers.log";
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A cgroup below the root of the cgroup2 hierarchy, a directory, and what was started or made in them.
@@ -229,7 +232,7 @@ impl Place<'_> {
         start(self.command(program).args(args))
     }
 
-    /// Starts a server that lives as long as the world; its complaints go to the test's.
+    /// Starts a server that lives as long as the world; what it says is shown when the test fails.
     pub fn serve<A: AsRef<OsStr>>(&self, program: &str, args: &[A]) -> u32 {
         let mut command = self.command(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
@@ -313,6 +316,10 @@ pub fn cgroup_root() -> PathBuf {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let said = fs::read_to_string(self.path(SERVERS_LOG)).unwrap_or_default();
+            eprintln!("--- the servers\n{said}---");
+        }
         for mut child in self.children.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -292,7 +292,7 @@ fn listens(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) -> bool {
             raw.cast(),
             &raw mut tuple,
             size,
-            BPF_F_CURRENT_NETNS as i64 as u64,
+            i64::from(BPF_F_CURRENT_NETNS).cast_unsigned(),
             0,
         );
         if sk.is_null() {

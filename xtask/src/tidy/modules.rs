@@ -11,7 +11,8 @@ use super::Finding;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("config", &["model"]),
-    ("kernel", &["model"]),
+    // The journal, for what a packet program leaves on an interface.
+    ("kernel", &["model", "safety"]),
     ("fault", &["model"]),
     ("bus", &["model"]),
     ("identity", &["model"]),
@@ -27,7 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("api", &["model", "config", "control"]),
     // What an agent left behind, and what a host can do: both work without an agent.
-    ("safety", &["model", "kernel", "config"]),
+    ("safety", &["model", "config"]),
+    ("exec", &["model", "safety"]),
     ("doctor", &["model", "kernel", "safety"]),
     // Of `api` only the types that travel; the command line is a client of the API, but for these three.
     ("cli", &["model", "config", "api"]),
