@@ -63,8 +63,8 @@ async fn serve(config: AgentConfig) -> Result<()> {
         }
         None => mount.clone(),
     };
-    warn_if_outside(&cgroup, &mount);
     let lock = InstanceLock::acquire(&cgroup, &config.state_dir)?;
+    warn_if_outside(&cgroup, &mount);
     let left = cleanup(CleanupOptions {
         state_dir: &config.state_dir,
         check: false,

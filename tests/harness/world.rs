@@ -235,7 +235,13 @@ impl Place<'_> {
     /// Starts a server that lives as long as the world; what it says is shown when the test fails.
     pub fn serve<A: AsRef<OsStr>>(&self, program: &str, args: &[A]) -> u32 {
         let mut command = self.command(program);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.world.path(SERVERS_LOG))
+            .expect("open the servers' log");
+        let again = log.try_clone().expect("open the servers' log twice");
+        command.args(args).stdin(Stdio::null()).stdout(log).stderr(again);
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("start {program}: {error}"));

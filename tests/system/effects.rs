@@ -40,7 +40,9 @@ fn reset_reaches_redis_cli() {
         "{}: {said}",
         done.code()
     );
-    assert_eq!(agent.fault_count("cut", "affected"), 1);
+    // redis-cli tries again by itself: every try was hit.
+    let tries = agent.fault_count("cut", "matched");
+    assert!(tries >= 1 && agent.fault_count("cut", "affected") == tries);
     agent.clear();
     assert_eq!(client.run("redis-cli", &args).ok(), "PONG\n");
 }
