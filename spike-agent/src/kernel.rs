@@ -13,11 +13,13 @@ use std::sync::{Mutex, MutexGuard};
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya_log::EbpfLogger;
 use spike_common::config::{Config, Listener};
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::rule::KernelFault;
 use spike_common::socket::{Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
+use tokio::io::unix::AsyncFd;
 
 pub use adopt::own_netns_cookie;
 pub use features::Features;
@@ -63,6 +65,9 @@ impl Kernel {
     pub fn start(cgroup: &Path, own_netns: u64, log: bool) -> Result<Self> {
         let features = Features::probe();
         let mut programs = load(&features, log)?;
+        if log {
+            read_log(&mut programs)?;
+        }
         let mut take = Maps(&mut programs);
         let config = Config {
             agent_tgid: std::process::id(),
@@ -154,6 +159,20 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .map_max_entries("SCRATCH", u32::try_from(cpus)?)
         .load(OBJECT)
         .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")
+}
+
+/// The hooks' messages go where the agent's go. Off, their code is not even in the loaded programs.
+fn read_log(programs: &mut Ebpf) -> Result<()> {
+    let logger = EbpfLogger::init(programs).context("read the kernel side's messages")?;
+    // SAFETY: the logger owns its descriptor and keeps it until it is dropped.
+    let mut logger = unsafe { AsyncFd::register(logger) }.context("poll the kernel side's messages")?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
 }
 
 fn error_in(what: &str, error: std::io::Error) -> anyhow::Error {

@@ -27,6 +27,8 @@ pub(crate) const TESTS: &[Test] = &[
         after_kill_9_of_a_capture_nothing_is_left,
     ),
     ("sigterm_leaves_nothing", sigterm_leaves_nothing),
+    ("a_failed_attach_is_rolled_back", a_failed_attach_is_rolled_back),
+    ("without_tcx_the_qdisc_goes_too", without_tcx_the_qdisc_goes_too),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("without_root_one_line_says_so", without_root_one_line_says_so),
     ("a_bad_cgroup_is_one_line", a_bad_cgroup_is_one_line),
@@ -179,6 +181,70 @@ fn sigterm_leaves_nothing() {
     client.stop();
     assert_nothing_left(&world);
     assert!(!world.path("s.sock").exists(), "the socket is still there");
+}
+
+fn a_failed_attach_is_rolled_back() {
+    let world = World::new();
+    for step in 0..7 {
+        let mut command = agent::command(&world);
+        let done = finish(
+            start(command.env("SPIKE_FAIL_ATTACH", step.to_string())),
+            "an agent that cannot attach",
+        );
+        assert_ne!(done.code(), 0);
+        assert!(
+            done.stderr.contains("attach spike_") || done.stderr.contains("attach step"),
+            "{}",
+            done.stderr
+        );
+        assert_nothing_left(&world);
+    }
+}
+
+/// What kernels before 6.6 have instead of TCX outlives a killed agent; the journal knows.
+fn without_tcx_the_qdisc_goes_too() {
+    let world = World::new();
+    let clsact = || {
+        let mut command = std::process::Command::new("tc");
+        let done = finish(start(command.args(["qdisc", "show", "dev", "lo"])), "tc");
+        done.stdout.contains("clsact")
+    };
+    assert!(!clsact(), "another program's qdisc hangs on lo");
+    for killed in [false, true] {
+        let mut command = agent::command(&world);
+        command.env("SPIKE_NO_TCX", "1");
+        let agent = Agent::start_with(&world, command);
+        let file = world.path(&format!("{killed}.pcapng"));
+        let output = file.to_str().expect("UTF-8");
+        let child = agent.start_in(
+            &world.place("capture"),
+            &["capture", "run", "-i", "lo", "--output", output],
+        );
+        wait_for("the qdisc to be there", Duration::from_secs(5), || {
+            clsact().then_some(())
+        });
+        if killed {
+            agent.kill9();
+            finish(child, "spike capture");
+            assert_eq!(
+                Agent::check_leftovers(&world).0,
+                1,
+                "cleanup --check names what is left"
+            );
+            // The next agent cleans up.
+            let next = Agent::start(&world);
+            assert!(!clsact());
+            assert_eq!(next.terminate(), Some(0));
+        } else {
+            spike_tests::world::kill(child.id(), libc::SIGINT);
+            assert_eq!(finish(child, "spike capture").code(), 0);
+            wait_for("the qdisc to be gone", Duration::from_secs(2), || {
+                (!clsact()).then_some(())
+            });
+            assert_eq!(agent.terminate(), Some(0));
+        }
+    }
+    assert_nothing_left(&world);
 }
 
 fn a_second_agent_is_refused() {

@@ -95,17 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let fields = ["-e", "frame.comment", "-e", "http.time"];
     let mut tshark = Command::new("tshark");
     tshark
-        .args([
-            "-n",
-            "-r",
-            &shown,
-            "-Y",
-            "http.response",
-            "-c",
-            "100",
-            "-T",
-            "fields",
-        ])
+        .args(["-n", "-r", &shown, "-Y", "http.time", "-T", "fields"])
         .args(fields);
     let responses = text_of(tshark.stderr(Stdio::null()))?;
     let first = responses.lines().next().unwrap_or("no response in it");
