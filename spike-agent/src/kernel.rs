@@ -4,6 +4,7 @@ mod adopt;
 mod attach;
 mod features;
 mod rules;
+mod sock_diag;
 mod tables;
 pub mod tap;
 

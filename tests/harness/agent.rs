@@ -42,7 +42,8 @@ pub fn spike_bin() -> PathBuf {
 
 /// The command that starts an agent for a world.
 pub fn command(world: &World) -> Command {
-    let mut command = Command::new(spike_bin());
+    // Within the observed cgroup, as on a real host: else its own side would look like another caller.
+    let mut command = world.place("agent").command(spike_bin());
     command
         .arg("agent")
         .arg("--cgroup")

@@ -1,11 +1,11 @@
 //! Finds the listeners and connections that were open before the agent, and gives them the state that the hooks would
 //! have: socket storage can be set from user space by a duplicate of the socket.
 //!
-//! Which sockets there are comes from each namespace's TCP tables in /proc; whose they are from /proc/PID/fd. The
+//! Which sockets there are comes from sock_diag in each namespace; whose they are from /proc/PID/fd. The
 //! duplicate lives for microseconds; while it does, a close() by its owner ends the connection that much later.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -16,15 +16,15 @@ use spike_common::address::Endpoint;
 use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE};
 use spike_common::socket::{ADOPTED, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
 use spike_common::task::{EXECUTABLE_LEN, Task};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use super::sock_diag::tcp_sockets;
 use super::tables::monotonic_ns;
 use super::{Kernel, lock};
 
 /// `SO_NETNS_COOKIE` (kernel 5.14), missing from libc.
 const SO_NETNS_COOKIE: libc::c_int = 71;
-/// TCP states in /proc/net/tcp.
-const ESTABLISHED: u8 = 1;
+/// The TCP state of a listener.
 const LISTEN: u8 = 10;
 
 /// A socket that was found.
@@ -155,7 +155,15 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
         let Ok(netns) = fs::metadata(proc.join("ns/net")).map(|data| data.ino()) else {
             continue;
         };
-        let table = tables.entry(netns).or_insert_with(|| tcp_table(&proc));
+        let table = tables.entry(netns).or_insert_with(|| {
+            let sockets = File::open(proc.join("ns/net")).and_then(|namespace| tcp_sockets(&namespace));
+            sockets.unwrap_or_else(|error| {
+                warn!(
+                    "list the open connections of network namespace {netns}: {error}; they are not on the map"
+                );
+                HashMap::new()
+            })
+        });
         let mut pidfd = None;
         let Ok(files) = fs::read_dir(proc.join("fd")) else {
             continue;
@@ -240,23 +248,6 @@ pub fn own_netns_cookie() -> u64 {
     }
     // SAFETY: just opened, owned by nobody else.
     netns_cookie(&unsafe { OwnedFd::from_raw_fd(fd) }).unwrap_or(0)
-}
-
-/// Inode and state of each TCP socket in the process's network namespace that can carry or accept calls.
-fn tcp_table(proc: &Path) -> HashMap<u64, u8> {
-    let mut table = HashMap::new();
-    for name in ["net/tcp", "net/tcp6"] {
-        let text = fs::read_to_string(proc.join(name)).unwrap_or_default();
-        for line in text.lines().skip(1) {
-            let mut words = line.split_whitespace();
-            let state = words.nth(3).and_then(|state| u8::from_str_radix(state, 16).ok());
-            let inode = words.nth(5).and_then(|inode| inode.parse().ok());
-            if let (Some(state @ (ESTABLISHED | LISTEN | 8)), Some(inode)) = (state, inode) {
-                table.insert(inode, state);
-            }
-        }
-    }
-    table
 }
 
 fn socket_inode(link: &Path) -> Option<u64> {

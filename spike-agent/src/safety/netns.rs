@@ -49,7 +49,7 @@ fn is_number(path: &Path) -> bool {
 }
 
 /// Runs `work` inside a network namespace, on a thread that ends with it.
-pub(super) fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     on_own_thread(|| {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(work())

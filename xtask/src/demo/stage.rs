@@ -18,6 +18,8 @@ use crate::cargo::target_dir;
 
 /// How long a server or the agent may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The agent's own cgroup.
+const AGENT: &str = "agent";
 
 /// Where everything runs.
 #[derive(Debug)]
@@ -149,7 +151,12 @@ impl Stage {
 
     /// Starts the agent for the stage's cgroup and waits until it is ready.
     pub(crate) fn start_agent(&mut self) -> Result<()> {
-        let mut command = Command::new(target_dir().join("release/spike"));
+        // Within the observed cgroup, as on a real host: else its own side would look like another caller.
+        if !self.places.iter().any(|place| place == AGENT) {
+            self.place(AGENT)?;
+        }
+        let spike = target_dir().join("release/spike");
+        let mut command = self.command::<&str>(AGENT, &spike.to_string_lossy(), &[]);
         command
             .arg("agent")
             .arg("--cgroup")
