@@ -65,7 +65,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ];
         let but_system = ["--exclude", "spike-tests"];
         suite(
-            cargo().args(everything).args(but_system).arg("--").args(filter),
+            cargo()
+                .args(everything)
+                .args(but_system)
+                .arg("--")
+                // Tests that need root are ignored without it.
+                .args(is_root().then_some("--include-ignored"))
+                .args(filter),
             &mut report,
         )?;
         let harness = ["test", "--locked", "--package", "spike-tests", "--lib", "--"];
