@@ -39,8 +39,6 @@ pub struct Original {
     pub destination: SocketAddr,
     /// Who called.
     pub caller: Caller,
-    /// False when the kernel could not tell the caller's executable.
-    pub exe_known: bool,
 }
 
 /// The kernel's notes of redirected connections.

@@ -32,6 +32,19 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Builds the release `spike` that the system tests, the demo and the benchmarks run.
+pub(crate) fn build_spike() -> Result<()> {
+    check(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "spike-agent",
+        "--bin",
+        "spike",
+    ]))
+}
+
 /// Runs a command to its end with its output shown; an exit code other than zero is an error.
 pub(crate) fn check(command: &mut Command) -> Result<()> {
     let shown = show(command);

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cargo::{cargo, check, installed, kernel_toolchain, target_dir, workspace};
+use crate::cargo::{build_spike, installed, kernel_toolchain, target_dir, workspace};
 use stage::{Stage, text_of};
 
 /// What the demo runs beside Spike.
@@ -35,15 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the demo loads programs into the kernel and needs root: run it as root, or with sudo");
     }
     set_up()?;
-    check(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spike-agent",
-        "--bin",
-        "spike",
-    ]))?;
+    build_spike()?;
 
     let mut stage = Stage::new("demo", options.keep)?;
     for place in ["web", "db", "worker"] {

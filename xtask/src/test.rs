@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cargo::{cargo, check, installed, kernel_toolchain, show, target_dir};
+use crate::cargo::{build_spike, cargo, installed, kernel_toolchain, show, target_dir};
 use report::Report;
 
 /// What the system tests run beside Spike.
@@ -106,15 +106,7 @@ fn system(options: &Options, report: &mut Report) -> Result<()> {
             missing.join(", ")
         );
     }
-    check(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spike-agent",
-        "--bin",
-        "spike",
-    ]))?;
+    build_spike()?;
     let mut command = cargo();
     command.args([
         "test",

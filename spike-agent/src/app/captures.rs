@@ -79,24 +79,23 @@ impl Counts {
             .counter(Counter::TapRingFull)
             .saturating_sub(self.lost_before)
     }
+
+    /// The ring buffer does not tell interfaces apart: the first one bears its losses.
+    fn with_ring_losses(&self, counts: &[AtomicU64], interface: u32) -> u64 {
+        let own = counts
+            .get(interface as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed));
+        own + if interface == 0 { self.lost_in_ring() } else { 0 }
+    }
 }
 
 impl DropCounts for Counts {
     fn received(&self, interface: u32) -> u64 {
-        let chosen = self
-            .received
-            .get(interface as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed));
-        // The ring buffer does not tell interfaces apart: the first one bears its losses.
-        chosen + if interface == 0 { self.lost_in_ring() } else { 0 }
+        self.with_ring_losses(&self.received, interface)
     }
 
     fn dropped(&self, interface: u32) -> u64 {
-        let queue = self
-            .dropped
-            .get(interface as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed));
-        queue + if interface == 0 { self.lost_in_ring() } else { 0 }
+        self.with_ring_losses(&self.dropped, interface)
     }
 
     fn written(&self, _interface: u32, _wire_bytes: u32) {

@@ -28,7 +28,6 @@ impl Originals for KernelOriginals {
         Some(Original {
             destination: flow.original.socket_addr(),
             caller: self.processes.caller(task.tgid, task.cgroup, task.name()),
-            exe_known: self.kernel.features().executable.is_some(),
         })
     }
 }

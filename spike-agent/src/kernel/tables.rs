@@ -56,11 +56,6 @@ impl Kernel {
         Some(flow)
     }
 
-    /// The owner of a flow.
-    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        lock(&self.flows).get(key, 0).ok()
-    }
-
     /// Who answers at an address.
     pub fn service(&self, key: &ServiceKey) -> Option<Task> {
         lock(&self.services).get(key, 0).ok()

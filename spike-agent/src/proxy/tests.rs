@@ -29,7 +29,6 @@ impl Originals for Everywhere {
         Some(Original {
             destination: self.0?,
             caller: Caller::default(),
-            exe_known: true,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    cargo::{cargo, check},
+    cargo::build_spike,
     demo::stage::{Stage, text_of},
 };
 
@@ -37,15 +37,7 @@ struct Sample {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    check(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spike-agent",
-        "--bin",
-        "spike",
-    ]))?;
+    build_spike()?;
     let mut stage = Stage::new("bench", false)?;
     stage.place("web")?;
     stage.place("client")?;
