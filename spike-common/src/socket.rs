@@ -117,3 +117,14 @@ impl ServiceKey {
         }
     }
 }
+
+/// Who bound a socket to an address, and where: the hook of listen() cannot ask (its helpers came with kernel 6.16).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binder {
+    /// The process.
+    pub task: Task,
+    /// The network namespace's cookie.
+    pub netns: u64,
+}
+layout!(Binder, size = 56, align = 8);

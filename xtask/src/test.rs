@@ -1,6 +1,6 @@
 //! `cargo xtask test`: unit and property tests, then the system tests against the release binary, with one total.
 
-mod report;
+pub(crate) mod report;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,7 +14,7 @@ use crate::cargo::{build_spike, cargo, installed, kernel_toolchain, show, target
 use report::Report;
 
 /// What the system tests run beside Spike.
-const PROGRAMS: [&str; 9] = [
+pub(crate) const PROGRAMS: [&str; 9] = [
     "nginx",
     "redis-server",
     "curl",
