@@ -96,6 +96,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static PACKETS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// traffic --starts of payloads--> agent. Nobody is woken: the agent looks when it has the time.
+#[map]
+pub(crate) static SAMPLES: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
 /// A packet on its way to the ring buffer.
 #[repr(C)]
 pub(crate) struct PacketScratch {
