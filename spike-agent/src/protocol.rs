@@ -12,6 +12,7 @@ mod conversation;
 mod decoder;
 mod detect;
 pub mod fold;
+mod http1;
 mod kind;
 mod messages;
 mod stream;

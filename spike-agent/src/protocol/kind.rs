@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Protocol, Side, Verdict};
+use super::{Protocol, Side, Verdict, http1};
 
 /// Every protocol; where several fit equally well, the first one is taken.
-pub(super) const ALL: &[Kind] = &[];
+pub(super) const ALL: &[Kind] = &[http1::KIND];
 
 /// A protocol, before a conversation speaks it.
 pub struct Kind {

@@ -7,6 +7,7 @@
 mod gaps;
 mod matching;
 mod robust;
+pub(super) mod sample;
 
 use super::{
     Call, Conversation, End, Key, Kind, Messages, Next, Protocol, ProtocolName, Request, Side, Step, Verdict,
