@@ -15,6 +15,7 @@ pub mod fold;
 mod http1;
 mod kind;
 mod messages;
+mod redis;
 mod stream;
 mod trace;
 

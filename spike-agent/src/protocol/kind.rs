@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Protocol, Side, Verdict, http1};
+use super::{Protocol, Side, Verdict, http1, redis};
 
 /// Every protocol; where several fit equally well, the first one is taken.
-pub(super) const ALL: &[Kind] = &[http1::KIND];
+pub(super) const ALL: &[Kind] = &[http1::KIND, redis::KIND];
 
 /// A protocol, before a conversation speaks it.
 pub struct Kind {
