@@ -1,5 +1,6 @@
 //! The composition root: starts everything in order, joins it, and takes it down in the reverse order.
 
+mod calls;
 mod captures;
 mod glue;
 mod planes;
@@ -29,6 +30,7 @@ use crate::proxy::namespaces::Namespaces;
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
+use calls::Calls;
 use captures::Captures;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use planes::LivePlanes;
@@ -110,12 +112,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         kernel.own_netns(),
     )?;
+    let calls = Calls::start(Arc::clone(&kernel), Arc::clone(&processes), config.decode_budget)?;
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
         book: Arc::clone(&book),
-        processes,
+        calls: Arc::new(calls),
         cgroups,
         capabilities,
         namespaces,

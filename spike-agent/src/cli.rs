@@ -1,6 +1,7 @@
 //! The command line: the agent's start, and a client of its API for everything else.
 
 mod agent;
+mod calls;
 mod capture;
 mod cleanup;
 mod client;
@@ -43,6 +44,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show who calls whom
     Map(map::MapArgs),
+    /// Show calls as they end, a line each
+    Calls(calls::CallsArgs),
     /// Break chosen calls for a limited time
     Fault(fault::FaultArgs),
     /// Everything off: remove all faults and stop all captures
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => block_on(status::run(args)).map(done),
         Command::Doctor(args) => doctor::run(&args),
         Command::Map(args) => block_on(map::run(args)).map(done),
+        Command::Calls(args) => block_on(calls::run(args)).map(done),
         Command::Fault(args) => block_on(fault::run(args)).map(done),
         Command::Panic(args) => block_on(panic::run(args)).map(done),
         Command::Capture(args) => block_on(capture::run(args)),
@@ -112,6 +116,8 @@ mod tests {
             "spike agent --listen off --socket /s --state-dir /d --cgroup /sys/fs/cgroup --config spike.toml",
             "spike status --json",
             "spike map",
+            "spike calls --follow --json",
+            "spike calls --for 10s",
             "spike doctor --json",
             "spike fault add latency --delay 200ms --jitter 50ms --from process=curl --to port=8080 --percent 50 \
              --ttl 10m --name slow",

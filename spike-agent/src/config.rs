@@ -11,11 +11,13 @@ pub use listen::Listen;
 
 /// Where the agent answers unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/spike/spike.sock";
+/// What decoding may take unless it is told otherwise, in percent of one core.
+const DEFAULT_BUDGET: f64 = 5.0;
 /// Where the agent keeps what it must find again.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/spike";
 
 /// What the agent runs with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
     /// Loopback address of the HTTP API, or off.
     pub listen: Listen,
@@ -27,6 +29,8 @@ pub struct AgentConfig {
     pub cgroup: Option<PathBuf>,
     /// Least level of what is logged.
     pub log_level: LogLevel,
+    /// What decoding of protocols may take, in percent of one processor core; 0 turns it off.
+    pub decode_budget: f64,
 }
 
 /// How much the agent tells on standard error.
@@ -47,7 +51,7 @@ pub enum LogLevel {
 }
 
 /// Values that were said, on the command line or in the file; what was not said is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Said {
     /// Loopback address of the HTTP API, or `off` [default: 127.0.0.1:7390]
@@ -65,6 +69,10 @@ pub struct Said {
     /// How much to tell on standard error [default: info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    /// What decoding of protocols may take, in percent of one processor core, 0 for no decoding [default: 5]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[serde(default, deserialize_with = "said_percent")]
+    decode_budget: Option<f64>,
 }
 
 impl AgentConfig {
@@ -86,8 +94,30 @@ impl AgentConfig {
                 .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             cgroup: line.cgroup.or(file.cgroup),
             log_level: line.log_level.or(file.log_level).unwrap_or_default(),
+            decode_budget: line
+                .decode_budget
+                .or(file.decode_budget)
+                .unwrap_or(DEFAULT_BUDGET),
         })
     }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    check_percent(number)
+}
+
+fn check_percent(number: f64) -> Result<f64, String> {
+    if (0.0..=100.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("{number} is not within 0 to 100 percent"))
+    }
+}
+
+fn said_percent<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    let number = f64::deserialize(from)?;
+    check_percent(number).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Errors show the line and the key.
@@ -142,6 +172,7 @@ mod tests {
             ("listen = \"0.0.0.0:7390\"", "loopback"),
             ("listen = 7390", "listen"),
             ("log-level = \"loud\"", "loud"),
+            ("decode-budget = 101.0", "0 to 100"),
         ] {
             let error = format!("{:#}", load(toml, Said::default()).unwrap_err());
             assert!(error.contains(wanted), "{error}");

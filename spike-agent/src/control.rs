@@ -11,12 +11,14 @@ pub use captures::CaptureStream;
 pub use error::ControlError;
 pub use planes::{CaptureCounts, CaptureHandle, Planes};
 
+use futures_util::stream::BoxStream;
+
 use self::{captures::Captures, execs::Execs};
 use crate::{
     fault::book::{ArmedFault, Book},
     model::{
         CaptureSpec, Fault, FieldError, RawCapture, RawFault,
-        view::{CaptureView, ExecView, FaultList, FaultView, MapView, PanicView, Status},
+        view::{CallEvent, CaptureView, ExecView, FaultList, FaultView, MapView, PanicView, Status},
     },
 };
 
@@ -53,6 +55,11 @@ impl Control {
         self.planes
             .service_map()
             .map_err(|error| ControlError::internal("read the service map", &error))
+    }
+
+    /// Decoded calls, from now on, as they end.
+    pub fn calls(&self) -> BoxStream<'static, CallEvent> {
+        self.planes.calls()
     }
 
     /// Arms a fault; answers once it is in force.

@@ -5,6 +5,7 @@ mod attach;
 mod features;
 mod netns;
 mod rules;
+mod samples;
 mod sock_diag;
 mod tables;
 pub mod tap;
@@ -25,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use features::Features;
 pub use rules::Refusal;
+pub use samples::Samples;
 
 use rules::RuleTable;
 
@@ -53,6 +55,7 @@ pub struct Kernel {
     sockets: Mutex<SkStorage<MapData, Socket>>,
     events: Mutex<Option<RingBuf<MapData>>>,
     packets: Mutex<Option<RingBuf<MapData>>>,
+    samples: Mutex<Option<RingBuf<MapData>>>,
     own_netns: u64,
     /// Last, so that the maps are still there while the links go.
     programs: Mutex<Ebpf>,
@@ -101,6 +104,7 @@ impl Kernel {
             sockets: Mutex::new(take.map("SOCKETS", SkStorage::try_from)?),
             events: Mutex::new(Some(take.map("EVENTS", RingBuf::try_from)?)),
             packets: Mutex::new(Some(take.map("PACKETS", RingBuf::try_from)?)),
+            samples: Mutex::new(Some(take.map("SAMPLES", RingBuf::try_from)?)),
             own_netns: 0,
             programs: Mutex::new(programs),
             features,

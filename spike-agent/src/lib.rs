@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod calls;
 pub mod capture;
 pub mod cli;
 pub mod config;

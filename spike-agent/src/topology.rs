@@ -18,11 +18,12 @@ use crate::{
 /// The map as of now: the edges that were used, those with most calls first and among equals the oldest.
 ///
 /// `services` says who listens where. A client's edge names the process there; a server's edge is of that process,
-/// and its caller is out of sight.
+/// and its caller is out of sight. `protocol` tells what an edge speaks, by its number.
 pub fn service_map(
     mut samples: Vec<EdgeSample>,
     services: &[(ServiceKey, Task)],
     processes: &Processes,
+    protocol: impl Fn(u64) -> Option<&'static str>,
 ) -> MapView {
     samples.retain(|sample| sample.stats.opened > 0 || sample.stats.failed > 0);
     samples.sort_by_key(|sample| (Reverse(sample.stats.calls), sample.edge.since_ns, sample.id));
@@ -31,12 +32,17 @@ pub fn service_map(
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         edges: samples
             .iter()
-            .map(|sample| edge_view(sample, &services, processes))
+            .map(|sample| edge_view(sample, &services, processes, protocol(sample.id)))
             .collect(),
     }
 }
 
-fn edge_view(sample: &EdgeSample, services: &HashMap<ServiceKey, Task>, processes: &Processes) -> EdgeView {
+fn edge_view(
+    sample: &EdgeSample,
+    services: &HashMap<ServiceKey, Task>,
+    processes: &Processes,
+    protocol: Option<&'static str>,
+) -> EdgeView {
     let EdgeSample { id, edge, stats } = sample;
     let local = end_view(&edge.task, processes);
     let (role, caller, process) = if edge.role == SERVER {
@@ -60,7 +66,7 @@ fn edge_view(sample: &EdgeSample, services: &HashMap<ServiceKey, Task>, processe
             process,
         },
         role,
-        protocol: "tcp".to_owned(),
+        protocol: protocol.unwrap_or("tcp").to_owned(),
         opened: stats.opened,
         failed: stats.failed,
         reset: stats.reset,
@@ -168,7 +174,7 @@ mod tests {
 
     fn map(samples: Vec<EdgeSample>, services: &[(ServiceKey, Task)]) -> MapView {
         let processes = Processes::new(Arc::new(Cgroups::new("/nowhere".into())));
-        service_map(samples, services, &processes)
+        service_map(samples, services, &processes, |_| None)
     }
 
     #[track_caller]

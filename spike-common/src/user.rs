@@ -1,6 +1,6 @@
 //! Lets aya move the shared types between maps and the agent.
 
-use crate::{address, config, edge, event, packet, rule, socket, task};
+use crate::{address, config, edge, event, packet, rule, sample, socket, task};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -23,6 +23,7 @@ pod!(
     rule::KernelFault,
     rule::RuleKey,
     rule::RuleValue,
+    sample::SampleHeader,
     socket::Flow,
     socket::FlowKey,
     socket::Binder,

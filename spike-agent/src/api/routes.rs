@@ -1,5 +1,6 @@
 //! The routes, and the OpenAPI document that is made from them.
 
+mod calls;
 mod captures;
 mod execs;
 mod faults;
@@ -54,6 +55,7 @@ fn documented() -> OpenApiRouter<Control> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
         .routes(routes!(status::map))
+        .routes(routes!(calls::follow))
         .routes(routes!(faults::list, faults::add, faults::clear))
         .routes(routes!(faults::show, faults::remove))
         .routes(routes!(faults::panic))

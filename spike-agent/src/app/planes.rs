@@ -9,20 +9,21 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use spike_common::counter::Counter;
 use spike_common::rule::REDIRECT;
 
+use super::calls::Calls;
 use super::captures::Captures;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::fault::book::{ArmedFault, Book};
-use crate::identity::{Cgroups, Processes};
+use crate::identity::Cgroups;
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CounterView, ExecView, InterceptView, MapView, Status};
+use crate::model::view::{CallEvent, CounterView, ExecView, InterceptView, MapView, Status};
 use crate::model::{CaptureSpec, FieldError};
 use crate::proxy::namespaces::Namespaces;
-use crate::topology::service_map;
 
 /// Everything that runs.
 pub(super) struct LivePlanes {
@@ -30,7 +31,7 @@ pub(super) struct LivePlanes {
     pub(super) cgroup: PathBuf,
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
-    pub(super) processes: Arc<Processes>,
+    pub(super) calls: Arc<Calls>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
@@ -64,17 +65,18 @@ impl Planes for LivePlanes {
                 namespaces: self.namespaces.view(),
             },
             edges: self.kernel.edge_count(),
+            decoding: self.calls.view(),
             losses: losses.collect(),
             ..Status::default()
         }
     }
 
     fn service_map(&self) -> Result<MapView> {
-        Ok(service_map(
-            self.kernel.edges()?,
-            &self.kernel.services(),
-            &self.processes,
-        ))
+        self.calls.service_map()
+    }
+
+    fn calls(&self) -> BoxStream<'static, CallEvent> {
+        self.calls.follow()
     }
 
     fn settle(&self) -> BoxFuture<'_, Result<()>> {

@@ -4,13 +4,13 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use anyhow::Result;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     CaptureSpec, FieldError,
-    view::{ExecView, MapView, Status},
+    view::{CallEvent, ExecView, MapView, Status},
 };
 
 /// The observe, intercept and packet planes, as far as operators reach them.
@@ -22,6 +22,9 @@ pub trait Planes: Send + Sync + 'static {
 
     /// Who calls whom.
     fn service_map(&self) -> Result<MapView>;
+
+    /// Decoded calls, from now on, as they end.
+    fn calls(&self) -> BoxStream<'static, CallEvent>;
 
     /// Called after the book of faults changed; resolves when the kernel's rules and the listeners follow it.
     fn settle(&self) -> BoxFuture<'_, Result<()>>;

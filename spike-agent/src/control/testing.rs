@@ -6,14 +6,14 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{CaptureCounts, CaptureHandle, Planes};
 use crate::model::{
     CaptureSpec, FieldError,
-    view::{ExecView, MapView, Status},
+    view::{CallEvent, ExecView, MapView, Status},
 };
 
 /// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
@@ -37,6 +37,10 @@ impl Planes for TestPlanes {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
             edges: Vec::new(),
         })
+    }
+
+    fn calls(&self) -> futures_util::stream::BoxStream<'static, CallEvent> {
+        futures_util::stream::iter([CallEvent::Call(Box::default()), CallEvent::Missed(2)]).boxed()
     }
 
     fn settle(&self) -> BoxFuture<'_, anyhow::Result<()>> {

@@ -1,6 +1,6 @@
 //! Reads what the hooks counted and noted; tells them what the agent knows.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use aya::maps::MapError;
@@ -31,6 +31,14 @@ impl Kernel {
     /// The hooks' clock `ahead` from now.
     pub fn deadline_ns(&self, ahead: Duration) -> u64 {
         monotonic_ns() + u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX / 2)
+    }
+
+    /// When it was, by the wall clock, at a moment of the hooks' clock.
+    pub fn wall_clock(&self, monotonic: u64) -> SystemTime {
+        let ago = Duration::from_nanos(monotonic_ns().saturating_sub(monotonic));
+        SystemTime::now()
+            .checked_sub(ago)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Tells the connect hook of the agent's listener in a namespace; ports 0 for "none can be".

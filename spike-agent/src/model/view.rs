@@ -1,11 +1,13 @@
 //! What the agent answers: the shapes of its API, for the doors to send and for the command line to read.
 
+mod call;
 mod capture;
 mod fault;
 mod map;
 mod problem;
 mod status;
 
+pub use call::{CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
 pub use map::{DestinationView, EdgeView, EndView, LatencyView, MapView, Role};

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     // The original destination comes to the proxy by a trait, so that it never needs `kernel`.
     ("proxy", &["model", "fault", "bus"]),
+    ("calls", &["protocol"]),
     ("capture", &["model", "bus", "identity"]),
     ("topology", &["model", "bus", "identity"]),
     (

@@ -27,7 +27,7 @@ pub struct EdgeView {
     pub destination: DestinationView,
     /// The end at which it was observed.
     pub role: Role,
-    /// `tcp`.
+    /// What most of its decoded connections speak, such as `http`; `tcp` while that is not known.
     pub protocol: String,
     /// Connections opened.
     pub opened: u64,

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::DecodingView;
+
 /// How the agent is doing.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct Status {
@@ -26,6 +28,8 @@ pub struct Status {
     pub captures: u64,
     /// Edges of the service map.
     pub edges: u64,
+    /// How much of the traffic is decoded.
+    pub decoding: DecodingView,
     /// What was lost or let through, and why; only counters above 0.
     pub losses: Vec<CounterView>,
 }

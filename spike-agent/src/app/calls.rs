@@ -1,0 +1,179 @@
+//! Joins the kernel side's samples with the decoders, and what they find with the names on the map.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use spike_common::sample::{ENDS, FIRST, RESETS, SENT, SERVES};
+
+use crate::calls::{Budget, EdgeCall, Feed, Followed, Sample, Source, Turn, Worker};
+use crate::identity::Processes;
+use crate::kernel::{Kernel, Samples};
+use crate::model::view::{CallEvent, CallView, DecodingView, EdgeView, MapView};
+use crate::protocol::Side;
+use crate::topology::service_map;
+
+/// How long the names of edges may be out of date.
+const NAMES_LIVE: Duration = Duration::from_secs(1);
+
+/// Decoding, running.
+pub(super) struct Calls {
+    kernel: Arc<Kernel>,
+    processes: Arc<Processes>,
+    worker: Worker,
+    feed: Feed,
+    budget_percent: f64,
+    names: Arc<Mutex<Names>>,
+}
+
+/// Who is at the ends of the edges.
+#[derive(Default)]
+struct Names {
+    read: Option<Instant>,
+    by_edge: HashMap<u64, (String, String)>,
+}
+
+impl Calls {
+    /// Starts to decode within `budget_percent` of one core.
+    pub(super) fn start(kernel: Arc<Kernel>, processes: Arc<Processes>, budget_percent: f64) -> Result<Self> {
+        let feed = Feed::default();
+        let source = KernelSource(kernel.samples()?);
+        let worker = Worker::start(source, feed.clone(), Budget::new(budget_percent / 100.0));
+        Ok(Self {
+            kernel,
+            processes,
+            worker: worker.context("start the thread that decodes")?,
+            feed,
+            budget_percent,
+            names: Arc::default(),
+        })
+    }
+
+    /// Who calls whom, and in what.
+    pub(super) fn service_map(&self) -> Result<MapView> {
+        let edges = self.kernel.edges()?;
+        let mut book = self.worker.book();
+        book.retain(|id| edges.iter().any(|edge| edge.id == id));
+        let protocol = |id| book.edge(id).and_then(|edge| edge.protocol());
+        Ok(service_map(
+            edges,
+            &self.kernel.services(),
+            &self.processes,
+            |id| protocol(id).map(|name| name.as_str()),
+        ))
+    }
+
+    /// How much is decoded.
+    pub(super) fn view(&self) -> DecodingView {
+        let (used, sampled) = self.worker.use_now();
+        let book = self.worker.book();
+        let percent = |share: f64| (share * 10_000.0).round() / 100.0;
+        DecodingView {
+            budget_percent: self.budget_percent,
+            used_percent: percent(used),
+            sampled_percent: percent(sampled),
+            segments: book.samples,
+            not_followed: book.not_followed,
+        }
+    }
+
+    /// The calls from now on.
+    pub(super) fn follow(self: &Arc<Self>) -> BoxStream<'static, CallEvent> {
+        let this = Arc::clone(self);
+        let calls = self.feed.follow().map(move |followed| match followed {
+            Followed::Call(call) => CallEvent::Call(Box::new(this.named(&call))),
+            Followed::Missed(count) => CallEvent::Missed(count),
+        });
+        calls.boxed()
+    }
+
+    fn named(&self, EdgeCall { edge, call }: &EdgeCall) -> CallView {
+        let (caller, callee) = self.names(*edge);
+        let since_start = |ns: u64| ns.saturating_sub(call.started_ns) / 1000;
+        CallView {
+            at: humantime::format_rfc3339_micros(self.kernel.wall_clock(call.started_ns)).to_string(),
+            edge: format!("{edge:016x}"),
+            caller,
+            callee,
+            protocol: call.protocol.as_str().to_owned(),
+            operation: call.operation.clone(),
+            target: call.target.clone(),
+            status: call.status.clone(),
+            failed: call.failed,
+            complete: call.complete,
+            first_byte_us: call.first_byte_ns.map(since_start),
+            total_us: since_start(call.ended_ns),
+            request_bytes: call.request_bytes,
+            response_bytes: call.response_bytes,
+            trace_id: call.trace.map(|trace| format!("{:032x}", trace.trace_id)),
+        }
+    }
+
+    /// The caller's and the callee's name; the map is read again when it may say more.
+    fn names(&self, edge: u64) -> (String, String) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = names.read.is_none_or(|read| read.elapsed() >= NAMES_LIVE);
+        if is_old && let Ok(map) = self.service_map() {
+            names.by_edge = map.edges.iter().filter_map(ends).collect();
+            names.read = Some(Instant::now());
+        }
+        let unknown = || ("?".to_owned(), "?".to_owned());
+        names.by_edge.get(&edge).cloned().unwrap_or_else(unknown)
+    }
+}
+
+fn ends(edge: &EdgeView) -> Option<(u64, (String, String))> {
+    let id = u64::from_str_radix(&edge.id, 16).ok()?;
+    let caller = match (&edge.caller, &edge.peer) {
+        (Some(caller), _) => caller.name.clone(),
+        (None, Some(peer)) => peer.clone(),
+        (None, None) => "?".to_owned(),
+    };
+    let destination = &edge.destination;
+    let process = destination.process.as_ref().map(|process| &process.name);
+    let name = process
+        .or(destination.name.as_ref())
+        .unwrap_or(&destination.address);
+    let name = if name.contains(':') {
+        format!("[{name}]")
+    } else {
+        name.clone()
+    };
+    Some((id, (caller, format!("{name}:{}", destination.port))))
+}
+
+/// `hooks/traffic --samples--> calls`.
+struct KernelSource(Samples);
+
+impl Source for KernelSource {
+    fn read(&mut self, most: u32, each: &mut dyn FnMut(&Sample<'_>)) -> u32 {
+        self.0.read(most, |header, bytes| {
+            let has = |flag| header.flags & flag != 0;
+            let from = if has(SENT) == has(SERVES) {
+                Side::Server
+            } else {
+                Side::Client
+            };
+            each(&Sample {
+                cookie: header.cookie,
+                edge: header.edge,
+                at_ns: header.at_ns,
+                from,
+                port: u16::try_from(header.port).unwrap_or(0),
+                sequence: header.sequence,
+                length: header.length,
+                bytes,
+                first: has(FIRST),
+                fin: has(ENDS),
+                reset: has(RESETS),
+            });
+        })
+    }
+
+    fn choose(&mut self, turn: Turn) {
+        self.0.choose(turn.below, turn.seed);
+    }
+}
