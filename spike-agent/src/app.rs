@@ -90,7 +90,6 @@ async fn serve(config: AgentConfig) -> Result<()> {
         cgroup_depths: cgroups
             .id_and_depth("/")
             .is_some_and(|(_, depth)| depth.is_some()),
-        set_retval: kernel.features().set_retval,
     };
     let book = Arc::<Book>::default();
     let originals = Arc::new(KernelOriginals {

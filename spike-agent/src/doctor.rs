@@ -282,7 +282,7 @@ fn helpers() -> impl Iterator<Item = Check> {
             Facility {
                 name: "bpf_set_retval in cgroup_sock_addr",
                 required: false,
-                lost: "refusing in the kernel: refuse falls back to a reset by the agent after the connection is accepted",
+                lost: "nothing: refused connections go to a loopback port that nobody listens on",
                 remedy: "boot kernel 5.18 or later",
             },
             sock_addr,
@@ -292,7 +292,7 @@ fn helpers() -> impl Iterator<Item = Check> {
             Facility {
                 name: "bpf_get_netns_cookie in sock_ops",
                 required: false,
-                lost: "telling apart equal addresses of different network namespaces on the serving side",
+                lost: "telling apart two servers that bind one address in two network namespaces in the same moment",
                 remedy: "boot kernel 5.15 or later",
             },
             ProgramType::SockOps,
@@ -359,7 +359,7 @@ fn sockets() -> [Check; 3] {
             Facility {
                 name: "SO_NETNS_COOKIE",
                 required: false,
-                lost: "faults on callers in other network namespaces",
+                lost: "nothing while the agent runs in the cgroup that it observes; else faults and the joining of loopback calls",
                 remedy: "boot kernel 5.14 or later",
             },
             probe::netns_cookie(),

@@ -19,6 +19,15 @@ pub fn real_time() {
     }
 }
 
+/// How far a measured time may be off that may be off by `real` on a real processor.
+pub fn tolerance(real: Duration) -> Duration {
+    if is_emulated() {
+        real.max(Duration::from_millis(50)) * 20
+    } else {
+        real
+    }
+}
+
 /// How long to wait for what takes `limit` at most on a real processor.
 pub fn patience(limit: Duration) -> Duration {
     if is_emulated() { limit * 6 } else { limit }

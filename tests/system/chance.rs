@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use spike_tests::{
     agent::Agent,
+    needs,
     oracle::curl,
     wait_for,
     workload::nginx,
@@ -90,7 +91,8 @@ fn a_fault_expires() {
     });
     let took = start.elapsed();
     assert!(
-        (Duration::from_millis(950)..Duration::from_millis(1500)).contains(&took),
+        took >= Duration::from_millis(950)
+            && took < Duration::from_secs(1) + needs::tolerance(Duration::from_millis(500)),
         "{took:?}"
     );
     let faults = agent.json(&["fault", "list"]);
@@ -110,7 +112,7 @@ fn max_active_lets_the_others_pass() {
     wait_for("the first to be held", Duration::from_secs(2), || {
         (agent.fault_count("one", "active") == 1).then_some(())
     });
-    assert!(curl(&client, &url, &[]).time < Duration::from_millis(200));
+    assert!(curl(&client, &url, &[]).time < Duration::from_millis(900));
     let seconds: f64 = finish(child, "curl").ok().parse().expect("a time");
     assert!(seconds >= 1.0, "the first took {seconds} s");
     assert_eq!(agent.fault_count("one", "escaped"), 1);

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use spike_tests::{
     agent::Agent,
+    needs,
     oracle::{curl, median_time},
     wait_for,
     workload::{self, nginx},
@@ -115,7 +116,7 @@ fn a_caller_and_server_within_one_namespace() {
     wait_until_delayed(&client, &url);
     let added = median_time(&client, &url, 5).saturating_sub(without);
     assert!(
-        added.abs_diff(DELAY) <= Duration::from_millis(2),
+        added.abs_diff(DELAY) <= needs::tolerance(Duration::from_millis(2)),
         "{added:?} added"
     );
     let status = agent.json(&["status"]);

@@ -8,6 +8,7 @@ use std::{
 
 use spike_tests::{
     agent::{self, Agent},
+    needs,
     oracle::{attached_programs, curl, programs_on_devices},
     wait_for,
     workload::{self, nginx, port_of},
@@ -137,7 +138,7 @@ fn after_kill_9_new_connections_go_straight() {
     agent.kill9();
     let seen = curl(&client, &url, &[]);
     assert!(
-        seen.code == 0 && seen.time < Duration::from_millis(100),
+        seen.code == 0 && seen.time < Duration::from_millis(450),
         "{seen:?}"
     );
     assert_nothing_left(&world);
@@ -318,6 +319,7 @@ fn the_agents_own_calls_are_not_intercepted() {
     let plain = agent::command(&world);
     command.args(plain.get_args()).stdin(Stdio::null());
     let agent = Agent::start_with(&world, command);
+    let delay = Duration::from_millis(100);
     agent.fault("latency --delay 100ms --name all --everything");
     let seen = curl(
         &world.place("client"),
@@ -326,7 +328,7 @@ fn the_agents_own_calls_are_not_intercepted() {
     );
     assert_eq!(seen.code, 0, "{}", seen.error);
     assert!(
-        (100..150).contains(&seen.time.as_millis()),
+        seen.time >= delay && seen.time < delay + needs::tolerance(Duration::from_millis(50)),
         "delayed once, not in a circle: {:?}",
         seen.time
     );

@@ -18,6 +18,8 @@ use crate::topology::service_map;
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
+/// The same, when there is an edge that was not there then.
+const NEW_EDGE: Duration = Duration::from_millis(20);
 
 /// Decoding, running.
 pub(super) struct Calls {
@@ -115,7 +117,12 @@ impl Calls {
     /// The caller's and the callee's name; the map is read again when it may say more.
     fn names(&self, edge: u64) -> (String, String) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = names.read.is_none_or(|read| read.elapsed() >= NAMES_LIVE);
+        let limit = if names.by_edge.contains_key(&edge) {
+            NAMES_LIVE
+        } else {
+            NEW_EDGE
+        };
+        let is_old = names.read.is_none_or(|read| read.elapsed() >= limit);
         if is_old && let Ok(map) = self.service_map() {
             names.by_edge = map.edges.iter().filter_map(ends).collect();
             names.read = Some(Instant::now());

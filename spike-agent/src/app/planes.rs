@@ -169,7 +169,7 @@ impl Planes for LivePlanes {
 impl LivePlanes {
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
-        armed.fault.effect.is_decided_in_kernel() && self.capabilities.set_retval
+        armed.fault.effect.is_decided_in_kernel()
     }
 
     fn refusal(&self, armed: &ArmedFault) -> Refusal {

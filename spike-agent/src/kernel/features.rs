@@ -8,7 +8,7 @@ use tracing::warn;
 /// Facilities that are used where they exist.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Features {
-    /// `bpf_set_retval` (5.18): refusals are answered in the connect hook.
+    /// `bpf_set_retval` (5.18): the connect hook refuses by itself, else by a port that nobody listens on.
     pub set_retval: bool,
     /// `bpf_get_netns_cookie` in sock_ops (5.15): listeners are told apart by namespace.
     pub netns_cookie: bool,

@@ -40,8 +40,6 @@ pub struct Capabilities {
     pub executable: bool,
     /// They know a process's ancestor cgroup at a depth.
     pub cgroup_depths: bool,
-    /// They can make connect() fail with ECONNREFUSED.
-    pub set_retval: bool,
 }
 
 /// The rules in the form of the kernel's maps.
@@ -78,7 +76,7 @@ pub fn compile(sources: &[RuleSource<'_>], cgroups: &dyn CgroupIds, can: &Capabi
                 None => draft.is_exact = false,
             }
         }
-        draft.kernel_fault = source.kernel_fault.filter(|_| draft.is_exact && can.set_retval);
+        draft.kernel_fault = source.kernel_fault.filter(|_| draft.is_exact);
         Some(draft)
     });
     assemble(drafts.collect())
@@ -346,7 +344,6 @@ mod tests {
     const ALL: Capabilities = Capabilities {
         executable: true,
         cgroup_depths: true,
-        set_retval: true,
     };
 
     struct Tree;
@@ -461,16 +458,11 @@ mod tests {
     }
 
     fn capabilities() -> impl Strategy<Value = Capabilities> {
-        (
-            prop::bool::weighted(0.8),
-            prop::bool::weighted(0.8),
-            prop::bool::weighted(0.9),
-        )
-            .prop_map(|(executable, cgroup_depths, set_retval)| Capabilities {
-                executable,
-                cgroup_depths,
-                set_retval,
-            })
+        let often = prop::bool::weighted(0.8);
+        (often, often).prop_map(|(executable, cgroup_depths)| Capabilities {
+            executable,
+            cgroup_depths,
+        })
     }
 
     /// The faults whose number is even are for the kernel; a fault's id is its number and 1.

@@ -30,9 +30,11 @@ const IPPROTO_TCP: u32 = 6;
 const ECONNREFUSED: i32 = 111;
 const LOOPBACK_V4: u32 = u32::from_be(0x7f00_0001);
 const LOOPBACK_INTERFACE: u32 = 1;
+/// tcpmux (RFC 1078), which nobody serves: where refused connections go before kernel 5.18, to be refused there.
+const REFUSING_PORT: u16 = 1;
 const TCP_LISTEN: u32 = 10;
 
-/// Whether the kernel has `bpf_set_retval` (5.18); without it nothing is refused here.
+/// Whether the kernel has `bpf_set_retval` (5.18).
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 
@@ -154,12 +156,8 @@ fn intercept<const IPV6: bool>(
         let Some(rule) = rule else { continue };
         redirect |= rule.flags & REDIRECT != 0;
         if refused(rule) {
-            if let Some(stats) = counts::stats(socket.edge) {
-                // SAFETY: a map value.
-                unsafe { counts::add(&raw mut (*stats).failed, 1) };
-            }
             debug!(ctx, "refused pid {} port {}", socket.task.tgid, destination.port);
-            return refuse();
+            return refuse::<IPV6>(ctx.sock_addr, socket, destination);
         }
     }
     if redirect && !live() {
@@ -186,9 +184,6 @@ fn ancestor(mask: u32) -> u64 {
 /// Whether one of the rule's kernel-decided faults hits.
 #[inline(always)]
 fn refused(rule: &RuleValue) -> bool {
-    if HAS_SET_RETVAL.load() == 0 {
-        return false;
-    }
     for slot in 0..MAX_REFUSALS {
         let id = rule.refusals[slot];
         if id == 0 {
@@ -213,10 +208,24 @@ fn refused(rule: &RuleValue) -> bool {
     false
 }
 
+/// Fails the connect() with ECONNREFUSED: by saying so, or by sending it where the kernel will say so.
 #[inline(always)]
-fn refuse() -> i32 {
-    // SAFETY: a helper that takes an error number.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
+fn refuse<const IPV6: bool>(raw: *mut bpf_sock_addr, socket: &Socket, destination: &Endpoint) -> i32 {
+    if HAS_SET_RETVAL.load() == 0 {
+        let ipv4 = destination.address.is_ipv4();
+        if !listens(raw, ipv4, REFUSING_PORT) {
+            redirect::<IPV6>(raw, ipv4, REFUSING_PORT);
+            // Counted as failed when it has.
+            return ALLOW;
+        }
+    } else {
+        // SAFETY: a helper that takes an error number.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    if let Some(stats) = counts::stats(socket.edge) {
+        // SAFETY: a map value.
+        unsafe { counts::add(&raw mut (*stats).failed, 1) };
+    }
     DENY
 }
 
@@ -259,6 +268,13 @@ fn send_to_agent<const IPV6: bool>(
         counts::count(Counter::EscapedListener);
         return None;
     }
+    redirect::<IPV6>(raw, ipv4, port);
+    Some(())
+}
+
+/// Sends the connection to a port of the caller's own loopback interface.
+#[inline(always)]
+fn redirect<const IPV6: bool>(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) {
     // SAFETY: these context fields are writable in connect hooks.
     unsafe {
         (*raw).user_port = u32::from(port.to_be());
@@ -273,7 +289,6 @@ fn send_to_agent<const IPV6: bool>(
             (*raw).user_ip4 = LOOPBACK_V4;
         }
     }
-    Some(())
 }
 
 /// Whether something listens on the agent's port in the caller's namespace. When the agent has died it does not, and

@@ -14,7 +14,7 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 4] = ["redis-cli", "sh", "setpriv", "tc"];
+const SMALL_PROGRAMS: [&str; 6] = ["redis-cli", "sh", "setpriv", "tc", "true", "sleep"];
 
 /// Files that programs read besides their libraries.
 const DATA: [&str; 7] = [
