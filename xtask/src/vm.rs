@@ -6,7 +6,14 @@ mod kernels;
 mod machine;
 mod table;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -14,7 +21,8 @@ use crate::{
     cargo::{build_spike, cargo, show, target_dir},
     test::PROGRAMS,
 };
-use machine::Machine;
+use kernels::Kernel;
+use machine::{Boot, Machine};
 
 /// Run the system tests on other kernels.
 ///
@@ -31,8 +39,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEST")]
     filter: Option<String>,
 
+    /// How many kernels run at once; each has two emulated processors.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+
     /// Minutes that one kernel may take.
-    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 25)]
     limit: u64,
 
     /// Write the README's table of what differs from kernel to kernel; without this it is only compared, and both only
@@ -62,11 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         logs: dir.join("logs"),
         verbose: options.verbose,
     };
-    let mut boots = Vec::new();
-    for kernel in &kernels {
-        println!("booting {}", kernel.release);
-        boots.push((kernel.series.version, machine.boot(kernel)?));
-    }
+    let boots = boot_all(&machine, &kernels, options.jobs)?;
     table::print(&boots);
     let bad = boots.iter().filter(|(_, boot)| boot.trouble.is_some()).count();
     if bad > 0 {
@@ -83,6 +91,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         differences::check(&boots, options.write)?;
     }
     Ok(())
+}
+
+/// Boots the kernels, some at a time; what came of them is in their order.
+fn boot_all<'k>(machine: &Machine<'_>, kernels: &'k [Kernel], jobs: usize) -> Result<Vec<(&'k str, Boot)>> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<Boot>>>> = Mutex::new(kernels.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, kernels.len()) {
+            scope.spawn(|| {
+                while let index = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(kernel) = kernels.get(index)
+                {
+                    println!("booting {}", kernel.release);
+                    let boot = machine.boot(kernel);
+                    println!("{} ended", kernel.release);
+                    done.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(boot);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let boots = kernels.iter().zip(done);
+    boots
+        .map(|(kernel, boot)| {
+            let boot = boot.context("a kernel was not booted")?;
+            Ok((kernel.series.version, boot?))
+        })
+        .collect()
 }
 
 /// The system tests as a program that needs no library: it is all that a kernel starts.
