@@ -16,7 +16,7 @@ use super::captures::Captures;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::fault::book::{ArmedFault, Book};
-use crate::identity::{Cgroups, Processes};
+use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CounterView, ExecView, InterceptView, MapView, Status};
@@ -31,6 +31,7 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) processes: Arc<Processes>,
+    pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
@@ -74,6 +75,7 @@ impl Planes for LivePlanes {
             self.kernel.edges()?,
             &self.kernel.services(),
             &self.processes,
+            &self.services,
         ))
     }
 
@@ -165,6 +167,17 @@ impl Planes for LivePlanes {
 }
 
 impl LivePlanes {
+    /// Has the service of each end named.
+    pub(super) fn name_all(&self) {
+        let listeners = self.kernel.services();
+        self.services.learn_listeners(&listeners);
+        let edges = self.kernel.edges().unwrap_or_default();
+        let ends = edges.iter().map(|sample| &sample.edge.task);
+        for task in ends.chain(listeners.iter().map(|(_, task)| task)) {
+            self.services.of(task);
+        }
+    }
+
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
         armed.fault.effect.is_decided_in_kernel() && self.capabilities.set_retval
