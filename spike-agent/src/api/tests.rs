@@ -202,6 +202,7 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         state_dir: dir.path().join("state"),
         cgroup: None,
         log_level: crate::config::LogLevel::Error,
+        services: Vec::new(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();

@@ -147,6 +147,16 @@ fn invoked(pid: u32, exe: &str, arg: &str, cwd: &str) -> Option<String> {
     Some(base(name).to_owned())
 }
 
+/// Waits until a process has its arguments, which the kernel sets up after it has told the parent of the exec.
+#[cfg(test)]
+pub(super) fn wait_for_arguments(pid: u32) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while fs::read(format!("/proc/{pid}/cmdline")).unwrap().is_empty() {
+        assert!(std::time::Instant::now() < end, "process {pid} has no arguments");
+        std::thread::yield_now();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -162,13 +172,13 @@ mod tests {
 
     impl Running {
         fn start(command: &mut Command) -> Self {
-            Self(
-                command
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .unwrap(),
-            )
+            let child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            wait_for_arguments(child.id());
+            Self(child)
         }
 
         fn look(&self) -> Look {

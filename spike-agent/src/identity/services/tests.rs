@@ -11,6 +11,7 @@ use std::{
 use spike_common::{address::Endpoint, task::padded};
 
 use super::*;
+use crate::identity::{EnginePlaces, look::wait_for_arguments};
 use crate::model::service_rule::RawServiceRule;
 
 const POD: &str = "kubepods/burstable/pod74c13223-5a00-11e9-b385-42010a80018d\
@@ -49,6 +50,7 @@ impl Host {
         let link = self.dir.path().join(invoked);
         _ = symlink(&cat, &link);
         let child = Command::new(link).stdin(Stdio::piped()).spawn().unwrap();
+        wait_for_arguments(child.id());
         let task = self.task(child.id(), cat.file_name().unwrap().to_str().unwrap(), cgroup);
         self.children.push(child);
         task
@@ -229,7 +231,7 @@ async fn a_containers_name_comes_when_its_engine_has_answered() {
     let config = r#"{"annotations": {"io.kubernetes.cri.container-name": "cart",
         "io.kubernetes.cri.sandbox-name": "cart-6d4cf56db6-x7k2p", "io.kubernetes.cri.sandbox-namespace": "shop"}}"#;
     fs::write(bundle.join("config.json"), config).unwrap();
-    let places = super::super::EnginePlaces {
+    let places = EnginePlaces {
         sockets: Vec::new(),
         users: host.dir.path().join("none"),
         containerd: vec![state],
