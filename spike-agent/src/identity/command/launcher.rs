@@ -6,19 +6,19 @@ use super::telling::{part_of_directory, part_of_module};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
     /// `module:attribute` among its arguments, as WSGI's and ASGI's servers have it.
-    ByModule,
+    Module,
     /// By a `--app` or `-A` option.
-    ByOption,
+    Option,
     /// By the directory that it runs in.
-    ByDirectory,
+    Directory,
 }
 
 /// The name of the application that `launcher` runs; `None` when that is no such server or does not tell.
 pub(super) fn application(launcher: &str, args: &[&str], cwd: &str) -> Option<String> {
     let told = match launcher {
-        "gunicorn" | "uvicorn" | "hypercorn" | "daphne" | "waitress" | "waitress-serve" => Told::ByModule,
-        "flask" => Told::ByOption,
-        "puma" | "unicorn" | "unicorn_rails" | "rails" | "rackup" | "thin" => Told::ByDirectory,
+        "gunicorn" | "uvicorn" | "hypercorn" | "daphne" | "waitress" | "waitress-serve" => Told::Module,
+        "flask" => Told::Option,
+        "puma" | "unicorn" | "unicorn_rails" | "rails" | "rackup" | "thin" => Told::Directory,
         _ => return None,
     };
     if launcher == "gunicorn"
@@ -28,7 +28,7 @@ pub(super) fn application(launcher: &str, args: &[&str], cwd: &str) -> Option<St
     }
     let by_module = |module| Some(part_of_module(module, cwd).to_owned());
     match told {
-        Told::ByModule => {
+        Told::Module => {
             if let Some(module) = args.iter().find_map(|arg| module_of(arg)) {
                 return by_module(module);
             }
@@ -41,13 +41,13 @@ pub(super) fn application(launcher: &str, args: &[&str], cwd: &str) -> Option<St
                 return by_module(last);
             }
         }
-        Told::ByOption => {
+        Told::Option => {
             if let Some(app) = option(args, "--app", "-A") {
                 return by_module(app.split(':').next().unwrap_or(app));
             }
         }
         // A title: `puma 6.4.2 (tcp://0.0.0.0:3000) [shop]`.
-        Told::ByDirectory => {
+        Told::Directory => {
             if let [only] = args
                 && is_word(only)
                 && only.parse::<f64>().is_err()
