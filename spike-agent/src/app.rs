@@ -22,7 +22,7 @@ use crate::config::{AgentConfig, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
 use crate::fault::book::Book;
-use crate::identity::{Cgroups, Processes};
+use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
 use crate::kernel::Kernel;
 use crate::model::rule::{Capabilities, CgroupIds};
 use crate::proxy::Proxy;
@@ -37,6 +37,8 @@ use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
+/// How often new processes are looked for, at most.
+const NAMING: Duration = Duration::from_secs(1);
 
 /// Runs the agent until SIGINT or SIGTERM.
 ///
@@ -85,6 +87,11 @@ async fn serve(config: AgentConfig) -> Result<()> {
 
     let cgroups = Arc::new(Cgroups::new(mount.clone()));
     let processes = Arc::new(Processes::new(Arc::clone(&cgroups)));
+    let services = Arc::new(Services::new(
+        Arc::clone(&cgroups),
+        config.services.clone(),
+        Engine::start(EnginePlaces::default()),
+    ));
     let capabilities = Capabilities {
         executable: kernel.features().executable.is_some(),
         cgroup_depths: cgroups
@@ -111,13 +118,19 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         kernel.own_netns(),
     )?;
-    let calls = Calls::start(Arc::clone(&kernel), Arc::clone(&processes), config.decode_budget)?;
+    let calls = Calls::start(
+        Arc::clone(&kernel),
+        Arc::clone(&processes),
+        Arc::clone(&services),
+        config.decode_budget,
+    )?;
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
         book: Arc::clone(&book),
         calls: Arc::new(calls),
+        services,
         cgroups,
         capabilities,
         namespaces,
@@ -129,6 +142,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let expirer = Arc::clone(&book);
     tokio::spawn(async move { expirer.expire().await });
     tokio::spawn(follow(Arc::clone(&planes), captures, stop.clone()));
+    tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
     tokio::spawn(signals(control.clone(), stop.clone()));
 
     info!(
@@ -191,6 +205,29 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
         }
         if let Err(error) = planes.settle().await {
             warn!("follow the faults: {error:#}");
+        }
+    }
+}
+
+/// Looks at processes while they are there, as many end before anyone asks for the map.
+///
+/// It takes at most a fiftieth of a CPU, however many edges there are.
+async fn name_early(planes: Arc<LivePlanes>, stop: CancellationToken) {
+    loop {
+        let planes = Arc::clone(&planes);
+        let took = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            planes.name_all();
+            start.elapsed()
+        });
+        let Ok(took) = took.await else { return };
+        let pause = (took * 50).max(NAMING);
+        if stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_none()
+        {
+            return;
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::model::{ServiceRule, service_rule::RawServiceRule};
+
 pub use listen::Listen;
 
 /// Where the agent answers unless it is told otherwise.
@@ -31,6 +33,8 @@ pub struct AgentConfig {
     pub log_level: LogLevel,
     /// What decoding of protocols may take, in percent of one processor core; 0 turns it off.
     pub decode_budget: f64,
+    /// Names of services, the first that matches first; in the file alone.
+    pub services: Vec<ServiceRule>,
 }
 
 /// How much the agent tells on standard error.
@@ -73,14 +77,18 @@ pub struct Said {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     #[serde(default, deserialize_with = "said_percent")]
     decode_budget: Option<f64>,
+    /// `[[service]]` sections, which only the file can have.
+    #[arg(skip)]
+    #[serde(default)]
+    service: Vec<RawServiceRule>,
 }
 
 impl AgentConfig {
     /// Joins the command line with the file, if there is one; the command line wins.
     pub fn load(line: Said, file: Option<&Path>) -> Result<Self> {
-        let file = match file {
+        let (file, services) = match file {
             Some(path) => read_file(path)?,
-            None => Said::default(),
+            None => (Said::default(), Vec::new()),
         };
         Ok(Self {
             listen: line.listen.or(file.listen).unwrap_or_default(),
@@ -98,6 +106,7 @@ impl AgentConfig {
                 .decode_budget
                 .or(file.decode_budget)
                 .unwrap_or(DEFAULT_BUDGET),
+            services,
         })
     }
 }
@@ -120,11 +129,18 @@ fn said_percent<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<f64>
     check_percent(number).map(Some).map_err(serde::de::Error::custom)
 }
 
-/// Errors show the line and the key.
-fn read_file(path: &Path) -> Result<Said> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the configuration {shown}"))?;
-    toml::from_str(&text).with_context(|| format!("read the configuration {shown}"))
+/// Errors show the line and the key; of a service's rule which it is, the key, and its name.
+fn read_file(path: &Path) -> Result<(Said, Vec<ServiceRule>)> {
+    let shown = || format!("read the configuration {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(shown)?;
+    let mut said: Said = toml::from_str(&text).with_context(shown)?;
+    let rules = std::mem::take(&mut said.service).into_iter().enumerate();
+    let rules = rules.map(|(index, raw)| {
+        let rule = ServiceRule::try_from(raw);
+        rule.map_err(|error| error.within(&format!("service number {}", index + 1)))
+    });
+    let rules = rules.collect::<Result<_, _>>().with_context(shown)?;
+    Ok((said, rules))
 }
 
 impl From<LogLevel> for tracing::level_filters::LevelFilter {
@@ -173,11 +189,29 @@ mod tests {
             ("listen = 7390", "listen"),
             ("log-level = \"loud\"", "loud"),
             ("decode-budget = 101.0", "0 to 100"),
+            ("[[service]]\nname = \"pay\"", "service number 1.name"),
+            (
+                "[[service]]\nname = \"a\"\nport = 1\n[[service]]\nname = \"b\"\nunit = \"[\"",
+                "number 2.unit",
+            ),
+            ("[[service]]\nname = \"a\"\nport = 1\nportt = 2", "portt"),
+            ("[service]\nname = \"a\"", "service"),
         ] {
             let error = format!("{:#}", load(toml, Said::default()).unwrap_err());
             assert!(error.contains(wanted), "{error}");
         }
         let missing = AgentConfig::load(Said::default(), Some(Path::new("/nowhere/spike.toml")));
         assert!(missing.unwrap_err().to_string().contains("/nowhere/spike.toml"));
+    }
+
+    #[test]
+    fn the_example_is_a_whole_configuration() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/spike.toml");
+        let config = AgentConfig::load(Said::default(), Some(Path::new(path))).unwrap();
+        assert_eq!(config.listen, Listen::default());
+        assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
+        assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
+        let names: Vec<&str> = config.services.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["pay", "search", "orders-db", "batch"]);
     }
 }

@@ -10,6 +10,8 @@ pub mod field_error;
 pub mod json;
 pub mod rule;
 pub mod selector;
+pub mod service;
+pub mod service_rule;
 pub mod units;
 pub mod view;
 
@@ -19,4 +21,6 @@ pub use exec::RawExec;
 pub use fault::{Fault, RawFault};
 pub use field_error::FieldError;
 pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selector};
+pub use service::ServiceKind;
+pub use service_rule::ServiceRule;
 pub use units::Rate;

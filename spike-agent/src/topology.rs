@@ -10,50 +10,49 @@ use spike_common::{
 };
 
 use crate::{
-    identity::Processes,
+    identity::{Processes, Services},
     model::edge::EdgeSample,
     model::view::{DestinationView, EdgeView, EndView, LatencyView, MapView, Role},
 };
 
 /// The map as of now: the edges that were used, those with most calls first and among equals the oldest.
 ///
-/// `services` says who listens where. A client's edge names the process there; a server's edge is of that process,
+/// `listeners` says who listens where. A client's edge names the process there; a server's edge is of that process,
 /// and its caller is out of sight. `protocol` tells what an edge speaks, by its number.
 pub fn service_map(
     mut samples: Vec<EdgeSample>,
-    services: &[(ServiceKey, Task)],
+    listeners: &[(ServiceKey, Task)],
     processes: &Processes,
+    services: &Services,
     protocol: impl Fn(u64) -> Option<&'static str>,
 ) -> MapView {
     samples.retain(|sample| sample.stats.opened > 0 || sample.stats.failed > 0);
     samples.sort_by_key(|sample| (Reverse(sample.stats.calls), sample.edge.since_ns, sample.id));
-    let services: HashMap<ServiceKey, Task> = services.iter().copied().collect();
+    services.learn_listeners(listeners);
+    let listeners: HashMap<ServiceKey, Task> = listeners.iter().copied().collect();
+    let end_view = |task: &Task| end_view(task, processes, services);
     MapView {
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         edges: samples
             .iter()
-            .map(|sample| edge_view(sample, &services, processes, protocol(sample.id)))
+            .map(|sample| edge_view(sample, &listeners, protocol(sample.id), end_view))
             .collect(),
     }
 }
 
 fn edge_view(
     sample: &EdgeSample,
-    services: &HashMap<ServiceKey, Task>,
-    processes: &Processes,
+    listeners: &HashMap<ServiceKey, Task>,
     protocol: Option<&'static str>,
+    end_view: impl Fn(&Task) -> EndView,
 ) -> EdgeView {
     let EdgeSample { id, edge, stats } = sample;
-    let local = end_view(&edge.task, processes);
+    let local = end_view(&edge.task);
     let (role, caller, process) = if edge.role == SERVER {
         (Role::Server, None, Some(local))
     } else {
-        let service = services.get(&ServiceKey::new(edge.netns, edge.destination));
-        (
-            Role::Client,
-            Some(local),
-            service.map(|task| end_view(task, processes)),
-        )
+        let listener = listeners.get(&ServiceKey::new(edge.netns, edge.destination));
+        (Role::Client, Some(local), listener.map(end_view))
     };
     EdgeView {
         id: format!("{id:016x}"),
@@ -79,11 +78,14 @@ fn edge_view(
     }
 }
 
-fn end_view(task: &Task, processes: &Processes) -> EndView {
+fn end_view(task: &Task, processes: &Processes, services: &Services) -> EndView {
+    let service = services.of(task);
     let caller = processes.caller(task.tgid, task.cgroup, task.name());
     EndView {
         pid: caller.pid,
         name: caller.exe.rsplit('/').next().unwrap_or_default().to_owned(),
+        service: service.name.clone(),
+        kind: service.kind,
         executable: caller.exe,
         cgroup: caller.cgroup,
     }
@@ -138,7 +140,8 @@ mod tests {
     use spike_common::edge::Edge;
 
     use super::*;
-    use crate::identity::Cgroups;
+    use crate::identity::{Cgroups, Engine};
+    use crate::model::ServiceKind;
 
     fn stats(latencies_us: impl IntoIterator<Item = u64>) -> EdgeStats {
         let mut stats = EdgeStats {
@@ -173,8 +176,10 @@ mod tests {
     }
 
     fn map(samples: Vec<EdgeSample>, services: &[(ServiceKey, Task)]) -> MapView {
-        let processes = Processes::new(Arc::new(Cgroups::new("/nowhere".into())));
-        service_map(samples, services, &processes, |_| None)
+        let cgroups = Arc::new(Cgroups::new("/nowhere".into()));
+        let processes = Processes::new(Arc::clone(&cgroups));
+        let names = Services::new(cgroups, Vec::new(), Engine::absent());
+        service_map(samples, services, &processes, &names, |_| None)
     }
 
     #[track_caller]
@@ -251,7 +256,11 @@ mod tests {
             vec![sample(1, local, used), sample(2, "10.0.0.1:80", used), at_server],
             &services,
         );
-        let name = |end: &Option<EndView>| end.as_ref().map(|end| end.name.clone());
+        let name = |end: &Option<EndView>| {
+            let end = end.as_ref()?;
+            assert_eq!((&end.service, end.kind), (&end.name, ServiceKind::Executable));
+            Some(end.name.clone())
+        };
         let shown: Vec<_> = map
             .edges
             .iter()

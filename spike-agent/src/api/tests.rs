@@ -203,6 +203,7 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         cgroup: None,
         log_level: crate::config::LogLevel::Error,
         decode_budget: 0.0,
+        services: Vec::new(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use spike_common::sample::{ENDS, FIRST, RESETS, SENT, SERVES};
 
 use crate::calls::{Budget, EdgeCall, Feed, Followed, Sample, Source, Turn, Worker};
-use crate::identity::Processes;
+use crate::identity::{Processes, Services};
 use crate::kernel::{Kernel, Samples};
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeView, MapView};
 use crate::protocol::Side;
@@ -25,6 +25,7 @@ const NEW_EDGE: Duration = Duration::from_millis(20);
 pub(super) struct Calls {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
+    services: Arc<Services>,
     worker: Worker,
     feed: Feed,
     budget_percent: f64,
@@ -40,13 +41,19 @@ struct Names {
 
 impl Calls {
     /// Starts to decode within `budget_percent` of one core.
-    pub(super) fn start(kernel: Arc<Kernel>, processes: Arc<Processes>, budget_percent: f64) -> Result<Self> {
+    pub(super) fn start(
+        kernel: Arc<Kernel>,
+        processes: Arc<Processes>,
+        services: Arc<Services>,
+        budget_percent: f64,
+    ) -> Result<Self> {
         let feed = Feed::default();
         let source = KernelSource(kernel.samples()?);
         let worker = Worker::start(source, feed.clone(), Budget::new(budget_percent / 100.0));
         Ok(Self {
             kernel,
             processes,
+            services,
             worker: worker.context("start the thread that decodes")?,
             feed,
             budget_percent,
@@ -64,6 +71,7 @@ impl Calls {
             edges,
             &self.kernel.services(),
             &self.processes,
+            &self.services,
             |id| protocol(id).map(|name| name.as_str()),
         ))
     }
@@ -135,12 +143,12 @@ impl Calls {
 fn ends(edge: &EdgeView) -> Option<(u64, (String, String))> {
     let id = u64::from_str_radix(&edge.id, 16).ok()?;
     let caller = match (&edge.caller, &edge.peer) {
-        (Some(caller), _) => caller.name.clone(),
+        (Some(caller), _) => caller.service.clone(),
         (None, Some(peer)) => peer.clone(),
         (None, None) => "?".to_owned(),
     };
     let destination = &edge.destination;
-    let process = destination.process.as_ref().map(|process| &process.name);
+    let process = destination.process.as_ref().map(|process| &process.service);
     let name = process
         .or(destination.name.as_ref())
         .unwrap_or(&destination.address);

@@ -18,7 +18,7 @@ use super::captures::Captures;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::fault::book::{ArmedFault, Book};
-use crate::identity::Cgroups;
+use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, ExecView, InterceptView, MapView, Status};
@@ -32,6 +32,7 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) calls: Arc<Calls>,
+    pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
@@ -167,6 +168,17 @@ impl Planes for LivePlanes {
 }
 
 impl LivePlanes {
+    /// Has the service of each end named.
+    pub(super) fn name_all(&self) {
+        let listeners = self.kernel.services();
+        self.services.learn_listeners(&listeners);
+        let edges = self.kernel.edges().unwrap_or_default();
+        let ends = edges.iter().map(|sample| &sample.edge.task);
+        for task in ends.chain(listeners.iter().map(|(_, task)| task)) {
+            self.services.of(task);
+        }
+    }
+
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
         armed.fault.effect.is_decided_in_kernel()

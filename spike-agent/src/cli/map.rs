@@ -57,7 +57,7 @@ fn table(edges: &[EdgeView]) -> Table {
         table.row([
             edge.caller
                 .as_ref()
-                .map(|caller| caller.name.clone())
+                .map(|caller| caller.service.clone())
                 .or_else(|| edge.peer.clone())
                 .unwrap_or_else(dash),
             edge.caller
@@ -87,7 +87,12 @@ fn address(destination: &DestinationView) -> String {
 }
 
 fn service(destination: &DestinationView) -> Option<String> {
-    let of_process = || destination.process.as_ref().map(|process| process.name.clone());
+    let of_process = || {
+        destination
+            .process
+            .as_ref()
+            .map(|process| process.service.clone())
+    };
     destination.name.clone().or_else(of_process)
 }
 
@@ -103,6 +108,7 @@ mod tests {
             caller: Some(EndView {
                 pid: 7,
                 name: "curl".to_owned(),
+                service: "checkout".to_owned(),
                 ..EndView::default()
             }),
             peer: None,
@@ -132,7 +138,7 @@ mod tests {
         let text = table(&[edge]).to_string();
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let wanted = [
-            "curl", "7", "[::1]:80", "-", "2", "2", "900µs", "200ms", "201ms", "2.00kB", "100B", "1",
+            "checkout", "7", "[::1]:80", "-", "2", "2", "900µs", "200ms", "201ms", "2.00kB", "100B", "1",
         ];
         assert_eq!(cells, wanted);
     }

@@ -81,12 +81,12 @@ impl Processes {
 }
 
 /// The path without what the kernel adds when the file was replaced or removed.
-fn without_mark(exe: &str) -> &str {
+pub(super) fn without_mark(exe: &str) -> &str {
     exe.strip_suffix(" (deleted)").unwrap_or(exe)
 }
 
 /// Can the executable at `exe` be what the kernel calls `name`? An unknown name excludes nothing.
-fn goes_by(exe: &str, name: &str) -> bool {
+pub(super) fn goes_by(exe: &str, name: &str) -> bool {
     let base = exe.rsplit('/').next().unwrap_or(exe);
     name.is_empty() || base == name || CUT_AT.contains(&name.len()) && base.starts_with(name)
 }

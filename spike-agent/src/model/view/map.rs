@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::model::ServiceKind;
+
 /// Who calls whom, summed since the agent's start.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct MapView {
@@ -65,8 +67,12 @@ pub struct EndView {
     pub pid: u32,
     /// Path of its executable, or its bare name when the path is unknown.
     pub executable: String,
-    /// Short name for people.
+    /// Base name of its executable.
     pub name: String,
+    /// Name of the service that it is of.
+    pub service: String,
+    /// What the service has its name from.
+    pub kind: ServiceKind,
     /// Absolute path within the cgroup2 hierarchy.
     pub cgroup: String,
 }
