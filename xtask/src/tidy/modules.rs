@@ -173,18 +173,18 @@ mod tests {
 
     #[test]
     fn dependencies_point_one_way() {
-        assert_eq!(complaints("model/flow.rs", "use crate::model::Rule;\n"), []);
+        assert!(complaints("model/flow.rs", "use crate::model::Rule;\n").is_empty());
         assert_eq!(complaints("model/flow.rs", "\nuse crate::bus::Bus;\n"), [2]);
         assert_eq!(complaints("proxy.rs", "fn f() { crate::kernel::load() }\n"), [1]);
-        assert_eq!(complaints("proxy.rs", "use crate::fault::Pipeline;\n"), []);
+        assert!(complaints("proxy.rs", "use crate::fault::Pipeline;\n").is_empty());
         assert_eq!(complaints("cli/status.rs", "use crate::app;\n"), [1]);
-        assert_eq!(complaints("cli/agent.rs", "use crate::app;\n"), []);
-        assert_eq!(complaints("app.rs", "use crate::{kernel, api};\n"), []);
+        assert!(complaints("cli/agent.rs", "use crate::app;\n").is_empty());
+        assert!(complaints("app.rs", "use crate::{kernel, api};\n").is_empty());
     }
 
     #[test]
     fn a_module_out_of_the_table_is_a_finding() {
         assert_eq!(complaints("shiny.rs", ""), [1]);
-        assert_eq!(complaints("lib.rs", "pub mod shiny;\n"), []);
+        assert!(complaints("lib.rs", "pub mod shiny;\n").is_empty());
     }
 }
