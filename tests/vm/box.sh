@@ -64,7 +64,7 @@ fi
 
 step "Debian 12 (mmdebstrap)"
 mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" --aptopt="$work/apt.conf" \
-    --skip=cleanup/apt bookworm "$root" "${mirror[@]}"
+    bookworm "$root" "${mirror[@]}"
 
 chroot "$root" useradd --create-home --shell /bin/bash vagrant
 echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
@@ -101,12 +101,14 @@ if [ $ready = yes ]; then
     : >"$root/etc/resolv.conf"
 fi
 chroot "$root" apt-get clean
+rm -rf "$root"/var/lib/apt/lists/*
 
 # --- the box --------------------------------------------------------------------------------------------------------
 
 step "disk image"
 content=$work/content
 mkdir "$content"
+kernel=$(basename "$(readlink "$root/vmlinuz")")
 cp --dereference "$root/vmlinuz" "$content/vmlinuz"
 cp --dereference "$root/initrd.img" "$content/initrd.img"
 mke2fs -q -t ext4 -m 0 -d "$root" "$work/disk.raw" 16G
@@ -127,4 +129,4 @@ Vagrant.configure("2") do |config|
 end
 TEXT
 tar --create --sparse --file "$box" --directory "$content" metadata.json Vagrantfile vmlinuz initrd.img box.img
-step "$box: $(du -h "$box" | cut -f1), kernel $(basename "$(readlink "$root/vmlinuz" 2>/dev/null || true)")"
+step "$box: $(du -h "$box" | cut -f1), $kernel"
