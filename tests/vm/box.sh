@@ -44,6 +44,8 @@ source=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/spike-box-XXXXXX")
 trap 'umount -R "$root"/{proc,sys,dev} 2>/dev/null || true; rm -rf --one-file-system "$work"' EXIT
 root=$work/root
+# The path means nothing within.
+unset TMPDIR
 
 # --- the system -----------------------------------------------------------------------------------------------------
 
