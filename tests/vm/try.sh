@@ -56,19 +56,18 @@ ln -s pts/ptmx "$state/dev/ptmx"
 mount -t tmpfs tmpfs "$state/dev/shm"
 mount --move "$state/dev" /dev
 
-for dir in /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
+for dir in /etc/libvirt /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
     mkdir -p $dir "$state$dir"
     mount --bind "$state$dir" $dir
 done
 mkdir -p /var/lib/libvirt/images
-cat >"$state/qemu.conf" <<'TEXT'
+cat >/etc/libvirt/qemu.conf <<'TEXT'
 user = "root"
 group = "root"
 security_driver = "none"
 namespaces = []
 cgroup_controllers = []
 TEXT
-mount --bind "$state/qemu.conf" /etc/libvirt/qemu.conf
 virtlogd --daemon
 libvirtd --daemon
 
