@@ -8,21 +8,23 @@ cargo_deny_version=0.20.2
 
 usage() {
     cat <<'TEXT'
-usage: scripts/setup.sh [--build] [--test] [--lint]
+usage: scripts/setup.sh [--build] [--test] [--lint] [--vm]
 
   --build  what `cargo xtask build` needs (this is the default, and part of the others):
            a C compiler, Rust, a Rust compiler with core's source, bpf-linker
   --test   also the servers, clients and tools of `cargo xtask test`; none of them is started
   --lint   also what `cargo xtask lint` needs: rustfmt, clippy, cargo-deny
+  --vm     also what `cargo xtask vm` needs: QEMU, and tools to make a disk for it
 TEXT
 }
 
-want_test=no want_lint=no
+want_test=no want_lint=no want_vm=no
 for option in "$@"; do
     case $option in
         --build) ;;
         --test) want_test=yes ;;
         --lint) want_lint=yes ;;
+        --vm) want_vm=yes ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -241,6 +243,21 @@ install_test_programs() {
     apt_install "${wanted[@]}"
 }
 
+# --- what boots other kernels ---------------------------------------------------------------------------------------
+
+install_vm_tools() {
+    local pair program package wanted=()
+    for pair in qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs depmod:kmod xz:xz-utils strip:binutils; do
+        IFS=: read -r program package <<<"$pair"
+        have "$program" || wanted+=("$package")
+    done
+    if [ ${#wanted[@]} = 0 ]; then
+        step "VM tools: all there"
+    else
+        apt_install "${wanted[@]}"
+    fi
+}
+
 # --- what is done ---------------------------------------------------------------------------------------------------
 
 missing=()
@@ -259,6 +276,7 @@ step "compiler of the kernel programs: $("$kernel_rustc" --version) in $("$kerne
 install_bpf_linker
 if [ $want_test = yes ]; then install_test_programs; fi
 if [ $want_lint = yes ]; then install_lint_tools; fi
+if [ $want_vm = yes ]; then install_vm_tools; fi
 
 case :$given_path: in
     *:"$cargo_bin":*) ;;

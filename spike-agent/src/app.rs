@@ -22,7 +22,7 @@ use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
 use crate::fault::book::Book;
 use crate::identity::{Cgroups, Processes};
-use crate::kernel::{Kernel, own_netns_cookie};
+use crate::kernel::Kernel;
 use crate::model::rule::{Capabilities, CgroupIds};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
@@ -76,9 +76,8 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let journal = Arc::new(Journal::open(&lock)?);
     let doors = Doors::bind(&config).await?;
 
-    let own_netns = own_netns_cookie();
     let log = matches!(config.log_level, LogLevel::Debug | LogLevel::Trace);
-    let kernel = Arc::new(Kernel::start(&cgroup, own_netns, log)?);
+    let kernel = Arc::new(Kernel::start(&cgroup, log)?);
     let stop = CancellationToken::new();
     tokio::spawn(beat(Arc::clone(&kernel), stop.clone()));
 
@@ -109,7 +108,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         Arc::clone(&processes),
         Arc::clone(&cgroups),
         capabilities,
-        own_netns,
+        kernel.own_netns(),
     )?;
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),

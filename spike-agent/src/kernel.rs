@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod features;
+mod netns;
 mod rules;
 mod sock_diag;
 mod tables;
@@ -18,11 +19,10 @@ use aya_log::EbpfLogger;
 use spike_common::config::{Config, Listener};
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::rule::KernelFault;
-use spike_common::socket::{Flow, FlowKey, ServiceKey, Socket};
+use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
 use tokio::io::unix::AsyncFd;
 
-pub use adopt::own_netns_cookie;
 pub use features::Features;
 pub use rules::Refusal;
 
@@ -46,12 +46,14 @@ pub struct Kernel {
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
     services: Mutex<HashMap<MapData, ServiceKey, Task>>,
+    binders: Mutex<HashMap<MapData, ServiceKey, Binder>>,
     edges: Mutex<HashMap<MapData, u64, Edge>>,
     stats: Mutex<PerCpuHashMap<MapData, u64, EdgeStats>>,
     counters: PerCpuArray<MapData, u64>,
     sockets: Mutex<SkStorage<MapData, Socket>>,
     events: Mutex<Option<RingBuf<MapData>>>,
     packets: Mutex<Option<RingBuf<MapData>>>,
+    own_netns: u64,
     /// Last, so that the maps are still there while the links go.
     programs: Mutex<Ebpf>,
 }
@@ -59,11 +61,11 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the programs, finds the connections that are already open below `cgroup`, and attaches.
     ///
-    /// `own_netns` is the cookie of the agent's network namespace; `log` turns the kernel side's messages on.
+    /// `log` turns the kernel side's messages on.
     ///
     /// # Errors
     /// Names the step and what the kernel said. Whatever was attached until then is detached again.
-    pub fn start(cgroup: &Path, own_netns: u64, log: bool) -> Result<Self> {
+    pub fn start(cgroup: &Path, log: bool) -> Result<Self> {
         let features = Features::probe();
         let mut programs = load(&features, log)?;
         if log {
@@ -72,7 +74,6 @@ impl Kernel {
         let mut take = Maps(&mut programs);
         let config = Config {
             agent_tgid: std::process::id(),
-            agent_netns: own_netns,
             ..Config::default()
         };
         let mut kernel = Self {
@@ -93,20 +94,28 @@ impl Kernel {
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
             services: Mutex::new(take.map("SERVICES", HashMap::try_from)?),
+            binders: Mutex::new(take.map("BINDERS", HashMap::try_from)?),
             edges: Mutex::new(take.map("EDGES", HashMap::try_from)?),
             stats: Mutex::new(take.map("EDGE_STATS", PerCpuHashMap::try_from)?),
             counters: take.map("COUNTERS", PerCpuArray::try_from)?,
             sockets: Mutex::new(take.map("SOCKETS", SkStorage::try_from)?),
             events: Mutex::new(Some(take.map("EVENTS", RingBuf::try_from)?)),
             packets: Mutex::new(Some(take.map("PACKETS", RingBuf::try_from)?)),
+            own_netns: 0,
             programs: Mutex::new(programs),
             features,
         };
         kernel.configure(|_| ())?;
         kernel.beat();
+        // Older kernels tell a namespace's cookie to the bind hook only.
+        kernel.hooks = attach::binds(&mut lock(&kernel.programs), cgroup)?;
+        kernel.own_netns = kernel.cookie_here().unwrap_or(0);
+        let own_netns = kernel.own_netns;
+        kernel.configure(|config| config.agent_netns = own_netns)?;
         // Before the hooks, so that nobody else counts meanwhile; what opens in between is found by the second look.
         adopt::adopt(&kernel, cgroup);
-        kernel.hooks = attach::attach(&mut lock(&kernel.programs), cgroup)?;
+        let hooks = attach::attach(&mut lock(&kernel.programs), cgroup)?;
+        kernel.hooks.extend(hooks);
         adopt::adopt(&kernel, cgroup);
         Ok(kernel)
     }

@@ -16,6 +16,7 @@ pub mod fault;
 pub mod identity;
 pub mod kernel;
 pub mod model;
+pub mod protocol;
 pub mod proxy;
 pub mod safety;
 pub mod topology;

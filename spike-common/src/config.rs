@@ -18,6 +18,15 @@ pub struct Config {
     pub tap_skips_own: u32,
     /// Written out.
     pub padding: u32,
+    /// Connections are sampled whose roll of cookie and [`Config::sample_seed`] is below this; 0 for none, all ones for
+    /// each.
+    pub sample_below: u32,
+    /// Changed now and then, so that each connection has its turn.
+    pub sample_seed: u32,
+    /// Changed with either of the above: sockets then roll anew.
+    pub sample_turn: u32,
+    /// Written out.
+    pub padding_2: u32,
     /// The cookie of the agent's own network namespace, whose interfaces captures name.
     pub agent_netns: u64,
     /// The kinds of intercept rule in force.
@@ -25,7 +34,7 @@ pub struct Config {
     /// The kinds of capture rule in force.
     pub tap: Masks,
 }
-layout!(Config, size = 288, align = 8);
+layout!(Config, size = 304, align = 8);
 
 /// The agent's listener inside one network namespace, keyed by the namespace's cookie.
 #[repr(C)]

@@ -24,11 +24,13 @@ pub enum Counter {
     TapRingFull,
     /// An event for the agent did not fit the ring buffer.
     EventRingFull,
+    /// A segment of a sampled connection did not fit the ring buffer.
+    SampleRingFull,
 }
 
 impl Counter {
     /// Every counter with its name for machines and its meaning for people.
-    pub const ALL: [(Counter, &'static str, &'static str); 10] = [
+    pub const ALL: [(Counter, &'static str, &'static str); 11] = [
         (
             Counter::EdgesFull,
             "edges_full",
@@ -78,6 +80,11 @@ impl Counter {
             Counter::EventRingFull,
             "event_ring_full",
             "events for the agent lost: the ring buffer was full",
+        ),
+        (
+            Counter::SampleRingFull,
+            "sample_ring_full",
+            "segments of sampled connections not decoded: the ring buffer was full",
         ),
     ];
 }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod histogram;
 pub mod packet;
 pub mod rule;
+pub mod sample;
 pub mod socket;
 pub mod task;
 #[cfg(feature = "user")]

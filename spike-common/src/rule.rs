@@ -111,22 +111,23 @@ pub struct Attempt<'a> {
 impl RuleKey {
     /// The key under which rules of the kind `mask` for this attempt are filed. `cgroup` is the caller's ancestor at
     /// the mask's depth.
+    ///
+    /// Without branches: the verifier follows each way through each of [`MAX_MASKS`] kinds.
     #[inline(always)]
     pub fn of(mask: u32, attempt: &Attempt<'_>, cgroup: u64) -> Self {
-        let names = |flag| mask & flag != 0;
+        // All ones where the mask has the flag.
+        let keep = |flag: u32| 0_u64.wrapping_sub(u64::from(mask >> flag.trailing_zeros() & 1));
+        let address = (keep(ADDRESS) | keep(PREFIX)) as u32;
+        let [a, b, c, d] = attempt.destination.address.0;
         Self {
-            prefix_len: if names(PREFIX) { FIXED_BITS + 128 } else { 0 },
+            prefix_len: (FIXED_BITS + 128) & keep(PREFIX) as u32,
             mask,
-            port: if names(PORT) { attempt.destination.port } else { 0 },
+            port: attempt.destination.port & keep(PORT) as u16,
             padding: 0,
-            tgid: if names(TGID) { attempt.task.tgid } else { 0 },
-            cgroup: if names(CGROUP) { cgroup } else { 0 },
-            executable: if names(EXECUTABLE) { attempt.executable } else { 0 },
-            address: if names(ADDRESS | PREFIX) {
-                attempt.destination.address
-            } else {
-                Address([0; 4])
-            },
+            tgid: attempt.task.tgid & keep(TGID) as u32,
+            cgroup: cgroup & keep(CGROUP),
+            executable: attempt.executable & keep(EXECUTABLE),
+            address: Address([a & address, b & address, c & address, d & address]),
         }
     }
 }

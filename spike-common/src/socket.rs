@@ -25,6 +25,9 @@ pub const ASKED: u32 = 1 << 8;
 /// `Socket::flags`: belongs to the agent; never drawn.
 pub const OWN: u32 = 1 << 9;
 
+/// `Socket::flags`: the start of its segments' payload goes to the agent.
+pub const SAMPLED: u32 = 1 << 10;
+
 /// The state of one TCP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
 /// with a later connection.
 #[repr(C)]
@@ -46,8 +49,12 @@ pub struct Socket {
     pub out_next: u32,
     /// The TCP sequence number after the last byte seen in.
     pub in_next: u32,
+    /// The turn of sampling that [`SAMPLED`] is of.
+    pub sample_turn: u32,
+    /// Written out.
+    pub padding: u32,
 }
-layout!(Socket, size = 104, align = 8);
+layout!(Socket, size = 112, align = 8);
 
 /// One direction-less TCP flow as one of its sockets sees it.
 #[repr(C)]
@@ -117,3 +124,14 @@ impl ServiceKey {
         }
     }
 }
+
+/// Who bound a socket to an address, and where: the hook of listen() cannot ask (its helpers came with kernel 6.16).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binder {
+    /// The process.
+    pub task: Task,
+    /// The network namespace's cookie.
+    pub netns: u64,
+}
+layout!(Binder, size = 56, align = 8);

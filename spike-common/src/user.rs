@@ -25,6 +25,7 @@ pod!(
     rule::RuleValue,
     socket::Flow,
     socket::FlowKey,
+    socket::Binder,
     socket::ServiceKey,
     socket::Socket,
     task::Task,

@@ -1,5 +1,6 @@
 //! One file a hook; every error path lets the traffic through.
 
+mod bind;
 mod connect;
 mod peername;
 mod sock_ops;

@@ -8,7 +8,7 @@ use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::packet::{MAX_BYTES, PacketHeader};
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
-use spike_common::socket::{Flow, FlowKey, ServiceKey, Socket};
+use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
 
 /// agent --settings--> every hook.
@@ -63,6 +63,10 @@ pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entrie
 #[map]
 pub(crate) static REDIRECTS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// bind --who bound an address lately--> sock_ops, agent. The key's namespace is 0 where sock_ops cannot tell it.
+#[map]
+pub(crate) static BINDERS: LruHashMap<ServiceKey, Binder> = LruHashMap::with_max_entries(16_384, 0);
+
 /// sock_ops --who answers at an address of this host--> agent.
 #[map]
 pub(crate) static SERVICES: LruHashMap<ServiceKey, Task> = LruHashMap::with_max_entries(16_384, 0);
@@ -91,6 +95,10 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 /// tap --packets--> agent.
 #[map]
 pub(crate) static PACKETS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// traffic --starts of payloads--> agent. Nobody is woken: the agent looks when it has the time.
+#[map]
+pub(crate) static SAMPLES: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
 /// A packet on its way to the ring buffer.
 #[repr(C)]

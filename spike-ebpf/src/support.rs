@@ -3,5 +3,6 @@
 pub(crate) mod counts;
 pub(crate) mod headers;
 pub(crate) mod rules;
+pub(crate) mod sampling;
 pub(crate) mod storage;
 pub(crate) mod tasks;

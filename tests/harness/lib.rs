@@ -4,6 +4,8 @@
 
 pub mod agent;
 pub mod helper;
+pub mod init;
+pub mod needs;
 pub mod oracle;
 pub mod workload;
 pub mod world;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Tries until `attempt` gives something, and panics with `what` after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let limit = needs::patience(limit);
     let start = Instant::now();
     loop {
         if let Some(found) = attempt() {

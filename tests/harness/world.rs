@@ -15,6 +15,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::needs;
+
 /// Longest that a program which is waited for may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -281,7 +283,7 @@ pub fn finish(mut child: Child, what: &str) -> Done {
     let waiting = thread::spawn(move || child.wait_with_output());
     let start = Instant::now();
     while !waiting.is_finished() {
-        if start.elapsed() > LIMIT {
+        if start.elapsed() > needs::patience(LIMIT) {
             kill(pid, libc::SIGKILL);
             panic!("{what} did not end within {LIMIT:?}");
         }

@@ -16,11 +16,13 @@ mod transparent;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use spike_tests::needs::Skip;
 
 /// The name of a test and what it does; it panics to fail.
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
+    spike_tests::init::main();
     if let Some(code) = spike_tests::helper::main() {
         return code;
     }
@@ -53,8 +55,13 @@ fn run(test: fn()) -> Result<Completion, Failed> {
         }
         return Ok(Completion::ignored_with("not root"));
     }
-    test();
-    Ok(Completion::Completed)
+    match std::panic::catch_unwind(test) {
+        Ok(()) => Ok(Completion::Completed),
+        Err(thrown) => match thrown.downcast::<Skip>() {
+            Ok(skip) => Ok(Completion::ignored_with(skip.0)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        },
+    }
 }
 
 fn raise_open_files() {

@@ -76,8 +76,15 @@ pub(crate) fn kernel_toolchain() -> Result<Toolchain> {
 
 /// Whether a program can be found in PATH or where servers are installed.
 pub(crate) fn installed(program: &str) -> bool {
+    find_program(program).is_some()
+}
+
+/// Where a program is, in PATH or where servers are installed.
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.extend(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
-    dirs.iter().any(|dir| dir.join(program).is_file())
+    dirs.into_iter()
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
 }

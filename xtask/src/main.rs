@@ -1,4 +1,4 @@
-//! Spike's build, test, lint, bench and demo verbs, so that a person and CI run the same commands.
+//! Spike's build, test, lint, bench, demo and VM verbs, so that a person and CI run the same commands.
 
 mod bench;
 mod build;
@@ -8,6 +8,7 @@ mod kernel_build;
 mod lint;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Verb {
     Tidy(tidy::Options),
     Bench(bench::Options),
     Demo(demo::Options),
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Tidy(options) => tidy::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Vm(options) => vm::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

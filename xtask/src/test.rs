@@ -1,6 +1,6 @@
 //! `cargo xtask test`: unit and property tests, then the system tests against the release binary, with one total.
 
-mod report;
+pub(crate) mod report;
 mod root;
 
 use std::{
@@ -15,7 +15,7 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-const PROGRAMS: [&str; 9] = [
+pub(crate) const PROGRAMS: [&str; 9] = [
     "nginx",
     "redis-server",
     "curl",

@@ -1,6 +1,8 @@
 //! Joins the planes: what one asks for by a trait, another has.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -36,6 +38,10 @@ impl Originals for KernelOriginals {
 pub(super) struct KernelListeners(pub(super) Arc<Kernel>);
 
 impl ListenerTable for KernelListeners {
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64> {
+        self.0.netns_cookie(&socket)
+    }
+
     fn set(&self, netns_cookie: u64, port4: u16, port6: u16) -> Result<()> {
         self.0.set_listener(netns_cookie, port4, port6)
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +18,11 @@ use spike_common::socket::{ADOPTED, Flow, FlowKey, LISTENER, OPENED, SERVER, Ser
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
 
+use super::netns::told_cookie;
 use super::sock_diag::tcp_sockets;
 use super::tables::monotonic_ns;
 use super::{Kernel, lock};
 
-/// `SO_NETNS_COOKIE` (kernel 5.14), missing from libc.
-const SO_NETNS_COOKIE: libc::c_int = 71;
 /// The TCP state of a listener.
 const LISTEN: u8 = 10;
 
@@ -134,7 +133,7 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: b
 /// All sockets below `cgroup` that have no state yet. Processes that end meanwhile, and what they may not be asked,
 /// are passed over: they will not make calls, or are seen by the hooks.
 fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
-    let mut tables: HashMap<u64, HashMap<u64, u8>> = HashMap::new();
+    let mut tables: HashMap<u64, (u64, HashMap<u64, u8>)> = HashMap::new();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
@@ -155,13 +154,14 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
         let Ok(netns) = fs::metadata(proc.join("ns/net")).map(|data| data.ino()) else {
             continue;
         };
-        let table = tables.entry(netns).or_insert_with(|| {
-            let sockets = File::open(proc.join("ns/net")).and_then(|namespace| tcp_sockets(&namespace));
-            sockets.unwrap_or_else(|error| {
+        let (cookie, table) = tables.entry(netns).or_insert_with(|| {
+            let found = File::open(proc.join("ns/net"))
+                .and_then(|namespace| Ok((kernel.cookie_of(&namespace), tcp_sockets(&namespace)?)));
+            found.unwrap_or_else(|error| {
                 warn!(
                     "list the open connections of network namespace {netns}: {error}; they are not on the map"
                 );
-                HashMap::new()
+                (0, HashMap::new())
             })
         });
         let mut pidfd = None;
@@ -190,14 +190,15 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
             if lock(&kernel.sockets).get(&fd, 0).is_ok() {
                 continue;
             }
-            found.extend(describe(fd, task_of(pid, &proc, &folder), state));
+            found.extend(describe(fd, *cookie, task_of(pid, &proc, &folder), state));
         }
     }
     found
 }
 
-fn describe(fd: OwnedFd, task: Task, state: u8) -> Option<Found> {
-    let netns = netns_cookie(&fd).unwrap_or(0);
+fn describe(fd: OwnedFd, netns: u64, task: Task, state: u8) -> Option<Found> {
+    // The socket may be of another namespace than its process is in now.
+    let netns = told_cookie(&fd).unwrap_or(netns);
     let local = endpoint(rustix::net::getsockname(&fd).ok()?)?;
     let remote = if state == LISTEN {
         Endpoint::default()
@@ -216,38 +217,6 @@ fn describe(fd: OwnedFd, task: Task, state: u8) -> Option<Found> {
 
 fn endpoint(address: rustix::net::SocketAddrAny) -> Option<Endpoint> {
     SocketAddr::try_from(address).ok().map(Endpoint::from)
-}
-
-/// The cookie of the namespace that a socket is in, as the hooks have it.
-pub(super) fn netns_cookie(socket: &impl AsFd) -> std::io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the option writes at most `length` bytes into `cookie`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
-}
-
-/// The cookie of the agent's own network namespace; 0 where the kernel does not tell (before 5.14).
-pub fn own_netns_cookie() -> u64 {
-    // SAFETY: plain system call; a negative result is checked.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return 0;
-    }
-    // SAFETY: just opened, owned by nobody else.
-    netns_cookie(&unsafe { OwnedFd::from_raw_fd(fd) }).unwrap_or(0)
 }
 
 fn socket_inode(link: &Path) -> Option<u64> {

@@ -6,25 +6,46 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program, ProgramError, SockOps,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
+    SockOps,
 };
 
-/// Attaches all hooks to the cgroup and loads the packet programs. Returns the hooks' names. On an error the caller
-/// drops `programs`, which detaches what was attached.
+/// They only take notes.
+const BINDS: [&str; 2] = ["spike_post_bind4", "spike_post_bind6"];
+
+/// The connect hooks last: nothing may be redirected before the rest can follow it.
+const REST: [&str; 7] = [
+    "spike_egress",
+    "spike_ingress",
+    "spike_sock_ops",
+    "spike_getpeername4",
+    "spike_getpeername6",
+    "spike_connect4",
+    "spike_connect6",
+];
+
+/// Attaches the bind hooks to the cgroup. Returns their names. On an error the caller drops `programs`, which detaches
+/// what was attached; so it is with [`attach`].
+pub(super) fn binds(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
+    attach_all(programs, cgroup, &BINDS, 0)
+}
+
+/// Attaches the other hooks to the cgroup and loads the packet programs. Returns the hooks' names.
 pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
+    let hooks = attach_all(programs, cgroup, &REST, BINDS.len())?;
+    for name in ["spike_tap_ingress", "spike_tap_egress"] {
+        let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
+            return Err(anyhow!("kernel object has no program {name}"));
+        };
+        tap.load().with_context(|| format!("load {name}"))?;
+    }
+    Ok(hooks)
+}
+
+fn attach_all(programs: &mut Ebpf, cgroup: &Path, names: &[&str], first: usize) -> Result<Vec<String>> {
     let folder = File::open(cgroup).with_context(|| format!("open cgroup {}", cgroup.display()))?;
     let mut hooks = Vec::new();
-    // The connect hooks last: nothing may be redirected before the rest can follow it.
-    let order = [
-        "spike_egress",
-        "spike_ingress",
-        "spike_sock_ops",
-        "spike_getpeername4",
-        "spike_getpeername6",
-        "spike_connect4",
-        "spike_connect6",
-    ];
-    for (step, name) in order.into_iter().enumerate() {
+    for (step, name) in (first..).zip(names) {
         fail_here(step)?;
         attach_one(programs, name, &folder).with_context(|| {
             format!(
@@ -33,12 +54,6 @@ pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> 
             )
         })?;
         hooks.push(name.trim_start_matches("spike_").to_owned());
-    }
-    for name in ["spike_tap_ingress", "spike_tap_egress"] {
-        let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
-            return Err(anyhow!("kernel object has no program {name}"));
-        };
-        tap.load().with_context(|| format!("load {name}"))?;
     }
     Ok(hooks)
 }
@@ -70,6 +85,10 @@ fn attach_one(programs: &mut Ebpf, name: &str, cgroup: &File) -> Result<()> {
         }
         Program::SockOps(program) => {
             load(SockOps::load(program))?;
+            program.attach(cgroup, mode)?;
+        }
+        Program::CgroupSock(program) => {
+            load(CgroupSock::load(program))?;
             program.attach(cgroup, mode)?;
         }
         Program::CgroupSockAddr(program) => {

@@ -56,7 +56,9 @@ impl Features {
 }
 
 fn executable_offsets() -> Option<ExecutableOffsets> {
-    let btf = Btf::from_file("/sys/kernel/btf/vmlinux").ok()?;
+    // Whole: read type by type it takes more than 100,000 system calls.
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let btf = Btf::from_bytes(&bytes).ok()?;
     Some(ExecutableOffsets {
         task_mm: offset(&btf, "task_struct", &["mm"])?,
         mm_exe_file: offset(&btf, "mm_struct", &["exe_file"])?,

@@ -14,7 +14,7 @@ mod mounts;
 mod tests;
 mod upstream;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io, os::fd::BorrowedFd, sync::Arc};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -34,6 +34,9 @@ const COMMANDS: usize = 256;
 
 /// What the kernel side must know of a namespace.
 pub trait ListenerTable: Send + Sync + 'static {
+    /// The kernel's cookie for the namespace that a socket of the agent is in; older kernels want it bound.
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64>;
+
     /// The agent listens at these ports of the namespace's `127.0.0.1` and `::1`; port 0: not there. With both at 0
     /// the namespace is known but its connections go straight.
     fn set(&self, netns_cookie: u64, port4: u16, port6: u16) -> Result<()>;

@@ -66,6 +66,11 @@ fn spike_connect6(ctx: SockAddrContext) -> i32 {
 fn connect<const IPV6: bool>(ctx: &SockAddrContext, destination: Endpoint) -> i32 {
     match observe(ctx, &destination) {
         Some((config, socket)) if config.intercept.count != 0 => {
+            // Read anew: what the verifier learned of an IPv6 address until here would make it follow every way through
+            // the rules once for each thing that it learned.
+            // SAFETY: a map value.
+            let anew = unsafe { read_volatile(&raw const socket.original) };
+            let destination = if IPV6 { anew } else { destination };
             intercept::<IPV6>(ctx, config, socket, &destination)
         }
         _ => ALLOW,

@@ -2,7 +2,6 @@
 
 use core::ptr::read_volatile;
 
-use aya_ebpf::Global;
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
@@ -18,18 +17,15 @@ use spike_common::socket::{
 };
 use spike_common::task::Task;
 
-use crate::maps::{CONFIG, FLOWS, REDIRECTS, SERVICES};
-use crate::support::{counts, storage, tasks};
+use super::bind::{HAS_NETNS_COOKIE, binder_key};
+use crate::maps::{BINDERS, CONFIG, FLOWS, REDIRECTS, SERVICES};
+use crate::support::{counts, storage};
 
 const AF_INET: u32 = 2;
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
 const TCP_CLOSE_WAIT: u32 = 8;
-
-/// Whether `bpf_get_netns_cookie` exists for this hook (5.15).
-#[unsafe(no_mangle)]
-static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 
 #[sock_ops]
 fn spike_sock_ops(ctx: SockOpsContext) -> u32 {
@@ -162,7 +158,7 @@ fn state_changed(ctx: &SockOpsContext) -> Option<()> {
     Some(())
 }
 
-/// In the process that calls listen(): the sockets it will accept inherit this.
+/// The sockets that a listener will accept inherit this.
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) -> Option<()> {
     let config = CONFIG.get(0)?;
@@ -176,11 +172,14 @@ fn listening(ctx: &SockOpsContext) -> Option<()> {
     socket.flags = LISTENER;
     socket.edge = 0;
     socket.netns = netns(ctx);
-    if tasks::tgid() == config.agent_tgid {
+    // SAFETY: entries are replaced whole.
+    let binder = unsafe { BINDERS.get(binder_key(socket.netns, local(ctx))) }?;
+    socket.netns = binder.netns;
+    if binder.task.tgid == config.agent_tgid {
         socket.flags |= OWN;
         socket.task = Task::default();
     } else {
-        tasks::fill(&mut socket.task);
+        socket.task = binder.task;
     }
     Some(())
 }

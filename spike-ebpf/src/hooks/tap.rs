@@ -56,11 +56,13 @@ fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
     }
     header.padding = 0;
     let wanted = header.length.min(config.tap_snaplen);
-    // The verifier must see the bound on the very register that the helper gets.
-    let length = core::hint::black_box(wanted);
-    if length == 0 || length > MAX_BYTES as u32 {
+    // The verifier must see both bounds on the very register that the helper gets, and before kernel 6.8 it learns
+    // nothing from a comparison with 0.
+    let less_one = core::hint::black_box(wanted.wrapping_sub(1));
+    if less_one >= MAX_BYTES as u32 {
         return None;
     }
+    let length = less_one + 1;
     header.captured = length;
     // SAFETY: the scratch holds a header and MAX_BYTES bytes, and `length` is checked against that.
     unsafe {
@@ -80,39 +82,43 @@ fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
 fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut PacketHeader) -> bool {
     header.task = Task::default();
     header.original = Endpoint::default();
-    let Some(ends) = Ends::read(skb, link) else {
-        // Neither IPv4 nor IPv6: only a capture of everything has it.
-        return wanted(config, &Task::default(), &Endpoint::default());
-    };
-    let owner = if ends.protocol == IPPROTO_TCP {
-        owner(config, &ends)
-    } else {
-        None
-    };
-    let Some((flow, sends)) = owner else {
-        let nobody = Task::default();
-        return wanted(config, &nobody, &ends.destination) || wanted(config, &nobody, &ends.source);
-    };
-    if flow.flags & OWN != 0 && config.tap_skips_own != 0 {
-        return false;
+    let mut caller = Task::default();
+    // Neither IPv4 nor IPv6: only a capture of everything has it.
+    let mut destinations = [Endpoint::default(); 2];
+    if let Some(ends) = Ends::read(skb, link) {
+        let owner = if ends.protocol == IPPROTO_TCP {
+            owner(config, &ends)
+        } else {
+            None
+        };
+        if let Some((flow, sends)) = owner {
+            if flow.flags & OWN != 0 && config.tap_skips_own != 0 {
+                return false;
+            }
+            header.task = flow.task;
+            header.original = flow.original;
+            destinations = [flow.original; 2];
+            if flow.flags & OWN == 0 {
+                header.flags |= TASK_KNOWN;
+            }
+            if sends {
+                header.flags |= TASK_SENDS;
+            }
+            if flow.flags & REDIRECTED != 0 {
+                header.flags |= FLOW_REDIRECTED;
+            }
+            if flow.flags & SERVER != 0 {
+                // Selectors name callers, and this one's is elsewhere.
+                header.flags |= TASK_SERVES;
+            } else {
+                caller = flow.task;
+            }
+        } else {
+            // Nobody's: either end may be the one that a selector names.
+            destinations = [ends.destination, ends.source];
+        }
     }
-    header.task = flow.task;
-    header.original = flow.original;
-    if flow.flags & OWN == 0 {
-        header.flags |= TASK_KNOWN;
-    }
-    if sends {
-        header.flags |= TASK_SENDS;
-    }
-    if flow.flags & REDIRECTED != 0 {
-        header.flags |= FLOW_REDIRECTED;
-    }
-    if flow.flags & SERVER != 0 {
-        // Selectors name callers, and this one's is elsewhere.
-        header.flags |= TASK_SERVES;
-        return wanted(config, &Task::default(), &flow.original);
-    }
-    wanted(config, &flow.task, &flow.original)
+    wanted(config, &caller, &destinations)
 }
 
 /// The known end of a flow, and whether it sends this packet.
@@ -130,24 +136,28 @@ fn owner(config: &Config, ends: &Ends) -> Option<(&'static Flow, bool)> {
     }
 }
 
+/// Called from one place only: the verifier follows every way through every kind of rule for each.
 #[inline(always)]
-fn wanted(config: &'static Config, task: &Task, destination: &Endpoint) -> bool {
-    let attempt = Attempt {
-        task,
-        executable: executable_hash(&task.executable),
-        destination,
-    };
+fn wanted(config: &'static Config, caller: &Task, destinations: &[Endpoint; 2]) -> bool {
+    let executable = executable_hash(&caller.executable);
     for index in 0..MAX_MASKS {
         if index >= config.tap.count as usize {
             return false;
         }
-        // A flow's ancestors are no longer known: captures file their rules under the process's own cgroup.
-        if rules::find(&config.tap, index, &attempt, &TAPS_EXACT, &TAPS_PREFIX, |_| {
-            task.cgroup
-        })
-        .is_some()
-        {
-            return true;
+        for destination in destinations {
+            let attempt = Attempt {
+                task: caller,
+                executable,
+                destination,
+            };
+            // A flow's ancestors are no longer known: captures file their rules under the process's own cgroup.
+            if rules::find(&config.tap, index, &attempt, &TAPS_EXACT, &TAPS_PREFIX, |_| {
+                caller.cgroup
+            })
+            .is_some()
+            {
+                return true;
+            }
         }
     }
     false

@@ -9,7 +9,7 @@ use spike_common::socket::{ADOPTED, ASKED, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, S
 
 use super::ALLOW;
 use crate::support::headers::{FIN, RST, Segment};
-use crate::support::{counts, storage};
+use crate::support::{counts, sampling, storage};
 
 /// A jump in sequence numbers beyond the largest window (RFC 7323: 2^30) is not a gap but a misread.
 const LARGEST_WINDOW: u32 = 1 << 30;
@@ -46,6 +46,9 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
         storage::get(sk)?
     };
     let stats = counts::stats(socket.edge)?;
+    if sampling::sampled(ctx, socket) {
+        sampling::copy(ctx, socket, &segment, egress);
+    }
     if segment.payload != 0 {
         let fresh = advance(socket, &segment, egress);
         if fresh != 0 {

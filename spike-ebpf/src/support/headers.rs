@@ -20,6 +20,8 @@ pub(crate) const RST: u8 = 4;
 pub(crate) struct Segment {
     pub(crate) sequence: u32,
     pub(crate) flags: u8,
+    /// Where the payload begins, in bytes from the IP header.
+    pub(crate) start: u32,
     /// Payload bytes; for a segment that the card will cut (GSO) those of all its parts.
     pub(crate) payload: u32,
 }
@@ -57,10 +59,12 @@ impl Segment {
             let sequence = u32::from_be(*((tcp + 4) as *const u32));
             let offset = u32::from(*((tcp + 12) as *const u8) >> 4) << 2;
             let flags = *((tcp + 13) as *const u8);
+            let start = header as u32 + offset;
             Some(Self {
                 sequence,
                 flags,
-                payload: length.saturating_sub(header as u32 + offset),
+                start,
+                payload: length.saturating_sub(start),
             })
         }
     }

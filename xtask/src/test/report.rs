@@ -2,15 +2,23 @@
 
 use anyhow::{Result, bail};
 
+/// How a test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+    /// With the reason.
+    Ignored(String),
+}
+
 /// The totals of all runners.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) passed: u64,
     failed: u64,
     skipped: u64,
-    /// Name and reason of each ignored test.
-    ignored: Vec<(String, String)>,
-    failed_names: Vec<String>,
+    /// Name and end of each test, in the order of their ends.
+    outcomes: Vec<(String, Outcome)>,
     /// Commands that failed; one may have failed before it ran a test.
     failures: Vec<String>,
 }
@@ -30,11 +38,21 @@ impl Report {
         else {
             return;
         };
-        if let Some(reason) = outcome.strip_prefix("ignored") {
-            self.ignored.push((name.trim().to_owned(), reason_of(reason)));
+        let outcome = if let Some(reason) = outcome.strip_prefix("ignored") {
+            Outcome::Ignored(reason_of(reason))
         } else if outcome.starts_with("FAILED") {
-            self.failed_names.push(name.trim().to_owned());
-        }
+            Outcome::Failed
+        } else if outcome.starts_with("ok") {
+            Outcome::Passed
+        } else {
+            return;
+        };
+        self.outcomes.push((name.trim().to_owned(), outcome));
+    }
+
+    /// Name and end of each test, in the order of their ends.
+    pub(crate) fn outcomes(&self) -> &[(String, Outcome)] {
+        &self.outcomes
     }
 
     /// Notes a command that failed.
@@ -58,11 +76,15 @@ impl Report {
     /// Prints what a reader looks for last: what was ignored and why, what failed, how many.
     pub(crate) fn print(&self) {
         println!();
-        for (name, reason) in &self.ignored {
-            println!("ignored: {name}: {reason}");
+        for (name, outcome) in &self.outcomes {
+            if let Outcome::Ignored(reason) = outcome {
+                println!("ignored: {name}: {reason}");
+            }
         }
-        for name in &self.failed_names {
-            println!("failed: {name}");
+        for (name, outcome) in &self.outcomes {
+            if *outcome == Outcome::Failed {
+                println!("failed: {name}");
+            }
         }
         for failure in &self.failures {
             println!("failed: {failure}");
@@ -102,7 +124,7 @@ fn reason_of(rest: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Report;
+    use super::{Outcome, Report};
 
     #[test]
     fn adds_up_both_runners() {
@@ -118,9 +140,17 @@ mod tests {
             report.read(line);
         }
         assert_eq!((report.passed, report.failed, report.skipped), (5, 1, 2));
-        assert_eq!(report.ignored[0].1, "takes an hour");
-        assert_eq!(report.ignored[1].1, "not root");
-        assert_eq!(report.failed_names, ["breaks_a_call"]);
+        let ends: Vec<&Outcome> = report.outcomes.iter().map(|(_, outcome)| outcome).collect();
+        let ignored = |reason: &str| Outcome::Ignored(reason.to_owned());
+        assert_eq!(
+            ends,
+            [
+                &Outcome::Passed,
+                &ignored("takes an hour"),
+                &ignored("not root"),
+                &Outcome::Failed
+            ]
+        );
         assert!(report.broken());
     }
 }

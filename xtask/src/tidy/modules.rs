@@ -16,6 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fault", &["model"]),
     ("bus", &["model"]),
     ("identity", &["model"]),
+    // Pure: fed with bytes by whoever has them.
+    ("protocol", &[]),
     // The original destination comes to the proxy by a trait, so that it never needs `kernel`.
     ("proxy", &["model", "fault", "bus"]),
     ("capture", &["model", "bus", "identity"]),

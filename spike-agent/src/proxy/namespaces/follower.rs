@@ -212,8 +212,8 @@ impl Follower {
             return open.refresh();
         }
         let name = place.name.clone();
-        let door = self.door.clone();
-        let opened = spawn_blocking(move || open(own, inode, &place, &door)).await?;
+        let (door, table) = (self.door.clone(), self.table.clone());
+        let opened = spawn_blocking(move || open(own, inode, &place, &door, &table)).await?;
         let opened = match opened {
             Ok(None) => return Ok(()),
             Ok(Some((opened, inside))) => {
@@ -268,16 +268,24 @@ impl Follower {
 type Found = Option<(Opened, Option<Arc<Inside>>)>;
 
 /// Opens the sockets in a namespace; none when it went away meanwhile.
-fn open(own: u64, inode: u64, place: &Place, door: &Arc<Door>) -> Result<Found, Failure> {
+fn open(
+    own: u64,
+    inode: u64,
+    place: &Place,
+    door: &Arc<Door>,
+    table: &Arc<dyn ListenerTable>,
+) -> Result<Found, Failure> {
     if inode == own {
-        return Ok(Some((inside::open()?, None)));
+        return Ok(Some((inside::open(&**table)?, None)));
     }
     let namespace = place.open(inode).context("open the namespace's file");
     let Some(namespace) = namespace.map_err(Failure::outside)? else {
         return Ok(None);
     };
     let namespace = Arc::new(namespace);
-    let opened = door.inside(namespace.clone(), inside::open).map_err(|error| {
+    let table = table.clone();
+    let opened = door.inside(namespace.clone(), move || inside::open(&*table));
+    let opened = opened.map_err(|error| {
         Failure::outside(anyhow!(error).context("enter the namespace; needs CAP_SYS_ADMIN"))
     })?;
     Ok(Some((

@@ -4,9 +4,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
+use super::ListenerTable;
 use anyhow::{Context, Result};
 use netlink_sys::{Socket as Netlink, protocols::NETLINK_ROUTE};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -41,17 +42,25 @@ impl Failure {
     }
 }
 
-/// Opens the sockets.
-pub(super) fn open() -> Result<Opened, Failure> {
+/// Opens the sockets; `table` tells the namespace's cookie.
+pub(super) fn open(table: &dyn ListenerTable) -> Result<Opened, Failure> {
     let inet = datagram(AddressFamily::INET).context("make a socket in the namespace");
     let inet = inet.map_err(Failure::outside)?;
-    let cookie = cookie(&inet).context("ask for the namespace's cookie (SO_NETNS_COOKIE)");
+    let told = table.cookie(inet.as_fd());
+    let listening = listener(Ipv4Addr::LOCALHOST.into()).context("listen on 127.0.0.1");
+    let (listener4, port4) = listening.map_err(|error| Failure {
+        cookie: told.as_ref().copied().unwrap_or(0),
+        error,
+    })?;
+    let cookie = told.or_else(|_| table.cookie(listener4.as_fd()));
+    let cookie = cookie.context(
+        "learn the namespace's cookie: before kernel 5.14 the agent has to be in the cgroup that it observes",
+    );
     let cookie = cookie.map_err(Failure::outside)?;
-    open_with(inet, cookie).map_err(|error| Failure { cookie, error })
+    open_with(inet, cookie, listener4, port4).map_err(|error| Failure { cookie, error })
 }
 
-fn open_with(inet: OwnedFd, cookie: u64) -> Result<Opened> {
-    let (listener4, port4) = listener(Ipv4Addr::LOCALHOST.into()).context("listen on 127.0.0.1")?;
+fn open_with(inet: OwnedFd, cookie: u64, listener4: TcpListener, port4: u16) -> Result<Opened> {
     // Without IPv6 there is nobody to be intercepted on it.
     let (listener6, port6) = match listener(Ipv6Addr::LOCALHOST.into()) {
         Ok((listener, port)) => (Some(listener), port),
@@ -133,25 +142,4 @@ fn listener(address: std::net::IpAddr) -> io::Result<(TcpListener, u16)> {
 fn datagram(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     Ok(socket_with(family, SocketType::DGRAM, flags, None)?)
-}
-
-/// The kernel's cookie for the namespace of a socket.
-pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut size = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most `size` bytes, which `cookie` has; both live until the call returned.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut size,
-        )
-    };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

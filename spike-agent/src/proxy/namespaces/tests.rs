@@ -2,9 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
+    io::{self, Read},
     net::{SocketAddr, TcpStream},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     process::Command,
     sync::{
@@ -21,7 +24,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 
-use super::{ListenerTable, Namespaces, Serve, inside};
+use super::{ListenerTable, Namespaces, Serve};
 use crate::{
     model::view::{NamespaceState, NamespaceView},
     proxy::UpstreamSockets,
@@ -38,6 +41,18 @@ impl Table {
 }
 
 impl ListenerTable for Table {
+    fn cookie(&self, socket: BorrowedFd<'_>) -> io::Result<u64> {
+        let mut cookie = 0_u64;
+        let mut size = size_of::<u64>() as libc::socklen_t;
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+        let value = (&raw mut cookie).cast();
+        // SAFETY: the kernel writes at most `size` bytes, which `cookie` has; both live until the call returned.
+        let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut size) };
+        (result == 0)
+            .then_some(cookie)
+            .ok_or_else(io::Error::last_os_error)
+    }
+
     fn set(&self, netns_cookie: u64, port4: u16, port6: u16) -> Result<()> {
         self.0.lock().unwrap().insert(netns_cookie, (port4, port6));
         Ok(())
@@ -53,7 +68,7 @@ impl ListenerTable for Table {
 struct Greeter(Mutex<BTreeMap<u64, Arc<dyn UpstreamSockets>>>);
 
 impl Greeter {
-    fn socket(&self, cookie: u64, ipv6: bool) -> std::io::Result<OwnedFd> {
+    fn socket(&self, cookie: u64, ipv6: bool) -> io::Result<OwnedFd> {
         let sockets = self.0.lock().unwrap()[&cookie].clone();
         sockets.tcp(ipv6)
     }
@@ -187,7 +202,7 @@ async fn the_own_namespace_is_served_while_armed() {
     assert_ne!((port4, port6), (0, 0));
     assert_eq!(greeting(port4), host.cookie.to_string());
     let socket = world.greeter.socket(host.cookie, false).unwrap();
-    assert_eq!(inside::cookie(&socket).unwrap(), host.cookie);
+    assert_eq!(world.table.cookie(socket.as_fd()).unwrap(), host.cookie);
 
     world.namespaces.set_armed(true).await.unwrap();
     assert_eq!(world.table.get(host.cookie).unwrap(), (port4, port6));
@@ -236,7 +251,7 @@ async fn a_named_namespace_is_served_as_soon_as_its_loopback_is_up_and_dropped_w
     assert_eq!(named.read_from("::1", port6), down.cookie.to_string());
     for ipv6 in [false, true] {
         let socket = world.greeter.socket(down.cookie, ipv6).unwrap();
-        assert_eq!(inside::cookie(&socket).unwrap(), down.cookie);
+        assert_eq!(world.table.cookie(socket.as_fd()).unwrap(), down.cookie);
     }
 
     named.loopback("down");
@@ -285,7 +300,7 @@ async fn a_namespace_lives_as_long_as_a_process_is_in_it_and_dies_with_it() {
     };
     let view = within(2 * SECOND, "ready", ready).await;
     let socket = world.greeter.socket(view.cookie, false).unwrap();
-    assert_eq!(inside::cookie(&socket).unwrap(), view.cookie);
+    assert_eq!(world.table.cookie(socket.as_fd()).unwrap(), view.cookie);
     drop(socket);
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(world.by_inode(inode).unwrap().state, NamespaceState::Ready);

@@ -1,0 +1,53 @@
+//! The protocols that there are.
+
+use std::fmt;
+
+use super::{Protocol, Side, Verdict, http1, redis};
+
+/// Every protocol; where several fit equally well, the first one is taken.
+pub(super) const ALL: &[Kind] = &[http1::KIND, redis::KIND];
+
+/// A protocol, before a conversation speaks it.
+pub struct Kind {
+    /// Its name.
+    pub name: ProtocolName,
+    /// Where its servers usually listen; decides only when the bytes alone don't.
+    pub ports: &'static [u16],
+    /// Whether the first bytes of a side, never empty, are of this protocol. Asked again as more bytes come.
+    pub detect: fn(Side, &[u8]) -> Verdict,
+    /// A decoder for one connection.
+    pub start: fn() -> Box<dyn Protocol>,
+}
+
+/// A protocol's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProtocolName {
+    /// HTTP/1.0 and 1.1.
+    Http1,
+    /// HTTP/2, gRPC in it too.
+    Http2,
+    /// Redis' RESP2 and RESP3.
+    Redis,
+    /// For tests of the framework.
+    #[cfg(test)]
+    Toy,
+}
+
+impl ProtocolName {
+    /// As shown to people and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http",
+            Self::Http2 => "http2",
+            Self::Redis => "redis",
+            #[cfg(test)]
+            Self::Toy => "toy",
+        }
+    }
+}
+
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

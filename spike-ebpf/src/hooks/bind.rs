@@ -1,0 +1,72 @@
+//! Notes who binds which address: from those that then listen, the accepted connections inherit their owner.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::macros::cgroup_sock;
+use aya_ebpf::programs::SockContext;
+use spike_common::address::{Address, Endpoint};
+use spike_common::socket::{Binder, ServiceKey};
+use spike_common::task::Task;
+
+use super::ALLOW;
+use crate::maps::BINDERS;
+use crate::support::tasks;
+
+const IPPROTO_TCP: u32 = 6;
+
+/// Whether `bpf_get_netns_cookie` exists for sock_ops (5.15); for this hook it always does.
+#[unsafe(no_mangle)]
+pub(super) static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
+
+#[cgroup_sock(post_bind4)]
+fn spike_post_bind4(ctx: SockContext) -> i32 {
+    // SAFETY: a context field.
+    let address = Address::from_ipv4_word(unsafe { (*ctx.sock).src_ip4 });
+    note(&ctx, address)
+}
+
+#[cgroup_sock(post_bind6)]
+fn spike_post_bind6(ctx: SockContext) -> i32 {
+    let sock: *mut bpf_sock = ctx.sock;
+    // SAFETY: context fields, read one word at a time as the verifier demands.
+    let address = unsafe {
+        Address([
+            core::ptr::read_volatile(&raw const (*sock).src_ip6[0]),
+            core::ptr::read_volatile(&raw const (*sock).src_ip6[1]),
+            core::ptr::read_volatile(&raw const (*sock).src_ip6[2]),
+            core::ptr::read_volatile(&raw const (*sock).src_ip6[3]),
+        ])
+    };
+    note(&ctx, address)
+}
+
+#[inline(always)]
+fn note(ctx: &SockContext, address: Address) -> i32 {
+    // SAFETY: context fields; the port is in host order here.
+    let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
+    if protocol != IPPROTO_TCP {
+        return ALLOW;
+    }
+    // SAFETY: the helper takes this context.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.sock.cast()) };
+    let mut binder = Binder {
+        task: Task::default(),
+        netns,
+    };
+    tasks::fill(&mut binder.task);
+    let key = binder_key(netns, Endpoint::new(address, port as u16));
+    // Full is not a case: the least used goes.
+    _ = BINDERS.insert(key, binder, 0);
+    ALLOW
+}
+
+/// The key of an address that is bound in a namespace.
+#[inline(always)]
+pub(super) fn binder_key(netns: u64, endpoint: Endpoint) -> ServiceKey {
+    ServiceKey {
+        netns: if HAS_NETNS_COOKIE.load() == 0 { 0 } else { netns },
+        endpoint,
+        padding: 0,
+    }
+}
