@@ -37,8 +37,8 @@ done
 public_key=$(dpkg -L vagrant 2>/dev/null | grep '/keys/vagrant\.pub$' || true)
 [ -e "$public_key" ] || fail "no public key of vagrant's: apt-get install vagrant"
 
-# Mounts are seen by this script and its children alone, and end with them.
-[ -n "${SPIKE_BOX_UNSHARED-}" ] || SPIKE_BOX_UNSHARED=yes exec unshare --mount "$0" "$@"
+# Mounts and the host name are those of this script and its children alone, and end with them.
+[ -n "${SPIKE_BOX_UNSHARED-}" ] || SPIKE_BOX_UNSHARED=yes exec unshare --mount --uts "$0" "$@"
 
 source=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/spike-box-XXXXXX")
@@ -88,6 +88,8 @@ as_vagrant() { # command line for a login shell in the new system
 
 if [ $ready = yes ]; then
     step "scripts/setup.sh --test, in the box"
+    # sudo looks its own host up.
+    hostname spike
     for dir in proc sys dev; do mount --rbind /$dir "$root/$dir"; done
     cp --dereference --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
     # Authorities that this machine trusts beside Debian's, as behind a company's proxy.
