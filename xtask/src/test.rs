@@ -1,10 +1,10 @@
 //! `cargo xtask test`: unit and property tests, then the system tests against the release binary, with one total.
 
 pub(crate) mod report;
+mod root;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::fs::MetadataExt as _,
     process::{Command, Stdio},
 };
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cargo::{build_spike, cargo, installed, kernel_toolchain, show, target_dir};
 use report::Report;
+use root::Root;
 
 /// What the system tests run beside Spike.
 pub(crate) const PROGRAMS: [&str; 9] = [
@@ -28,8 +29,8 @@ pub(crate) const PROGRAMS: [&str; 9] = [
 
 /// Run all tests: unit and property tests, then the system tests.
 ///
-/// The system tests need root and real servers; without root they are reported as ignored, as root they must run.
-/// They use the release binary that this verb builds first. Nothing is installed: `scripts/setup.sh --test` does that.
+/// The system tests need root and real servers. As root they must run, and so they must where `sudo` asks for no
+/// password: then the test programs alone run as root. Else they are reported as ignored. They use the release binary that this verb builds first. Nothing is installed: `scripts/setup.sh --test` does that.
 /// The last lines give every ignored test with its reason, and the totals.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -48,37 +49,40 @@ pub(crate) struct Options {
     /// How many system tests run at once; they measure times, so more is not always better.
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
+
+    /// Build all that the tests need, and run none.
+    #[arg(long)]
+    no_run: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     kernel_toolchain()?;
+    let root = Root::find();
+    if root == Root::BySudo && !options.no_run {
+        println!("not root: sudo runs the tests");
+    }
     let mut report = Report::default();
     let filter = options.filter.as_deref();
     if !options.system {
-        let everything = [
-            "test",
-            "--locked",
-            "--no-fail-fast",
-            "--workspace",
-            "--exclude",
-            "spike-ebpf",
-        ];
-        let but_system = ["--exclude", "spike-tests"];
+        let but_system = ["--exclude", "spike-ebpf", "--exclude", "spike-tests"];
         suite(
-            cargo()
-                .args(everything)
+            cargo_test(options, root)
+                .args(["--no-fail-fast", "--workspace"])
                 .args(but_system)
                 .arg("--")
                 // Tests that need root are ignored without it.
-                .args(is_root().then_some("--include-ignored"))
+                .args((root != Root::No).then_some("--include-ignored"))
                 .args(filter),
             &mut report,
         )?;
-        let harness = ["test", "--locked", "--package", "spike-tests", "--lib", "--"];
-        suite(cargo().args(harness).args(filter), &mut report)?;
+        let harness = ["--package", "spike-tests", "--lib", "--"];
+        suite(cargo_test(options, root).args(harness).args(filter), &mut report)?;
     }
     if !options.unit {
-        system(options, &mut report)?;
+        system(options, root, &mut report)?;
+    }
+    if options.no_run {
+        return report.built();
     }
     report.print();
     if report.broken() {
@@ -95,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn system(options: &Options, report: &mut Report) -> Result<()> {
+fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
         .filter(|program| !installed(program))
@@ -107,25 +111,27 @@ fn system(options: &Options, report: &mut Report) -> Result<()> {
         );
     }
     build_spike()?;
-    let mut command = cargo();
-    command.args([
-        "test",
-        "--locked",
-        "--package",
-        "spike-tests",
-        "--test",
-        "system",
-        "--",
-    ]);
+    let mut command = cargo_test(options, root);
     command
+        .args(["--package", "spike-tests", "--test", "system", "--"])
         .arg(format!("--test-threads={}", options.jobs))
         .args(options.filter.as_deref());
     command.env("SPIKE_BIN", target_dir().join("release/spike"));
-    if is_root() {
+    if root != Root::No {
         // A system test that cannot run as root is broken, not ignored.
         command.env("SPIKE_REQUIRE_ROOT", "1");
     }
     suite(&mut command, report)
+}
+
+/// `cargo test` whose test programs get as much root as can be had.
+fn cargo_test(options: &Options, root: Root) -> Command {
+    let mut command = cargo();
+    command
+        .args(root.cargo_options())
+        .args(["test", "--locked"])
+        .args(options.no_run.then_some("--no-run"));
+    command
 }
 
 /// Runs one `cargo test`, showing its output as it comes and counting from it.
@@ -152,8 +158,4 @@ fn suite(command: &mut Command, report: &mut Report) -> Result<()> {
         report.fail(format!("{shown}: {status}"));
     }
     Ok(())
-}
-
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }

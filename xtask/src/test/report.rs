@@ -1,5 +1,7 @@
 //! Adds up what several test runners said, and keeps why tests were ignored.
 
+use anyhow::{Result, bail};
+
 /// How a test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -61,6 +63,14 @@ impl Report {
     /// Whether anything failed, a test or a command.
     pub(crate) fn broken(&self) -> bool {
         self.failed > 0 || !self.failures.is_empty()
+    }
+
+    /// An error if one of the commands failed that were to build, and run nothing.
+    pub(crate) fn built(&self) -> Result<()> {
+        match self.failures.first() {
+            None => Ok(()),
+            Some(failure) => bail!("{failure}"),
+        }
     }
 
     /// Prints what a reader looks for last: what was ignored and why, what failed, how many.
