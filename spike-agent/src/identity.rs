@@ -18,7 +18,7 @@ mod services;
 pub use cgroups::Cgroups;
 pub use engine::{Engine, EnginePlaces};
 pub use kubernetes::Pod;
-pub use names::{Asker, NameError, NameTable};
+pub use names::Names;
 pub use processes::Processes;
 pub use service::Service;
 pub use services::Services;

@@ -161,6 +161,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
     let log_level = if log { 4_u8 } else { 0 };
     let (set_retval, netns_cookie) = (u8::from(features.set_retval), u8::from(features.netns_cookie));
     let offsets = features.executable.unwrap_or_default();
+    let socket_error = features.socket_error.unwrap_or_default();
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::default())
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -170,6 +171,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_MM_EXE_FILE", &offsets.mm_exe_file, true)
         .override_global("OFFSET_FILE_DENTRY", &offsets.file_dentry, true)
         .override_global("OFFSET_DENTRY_NAME", &offsets.dentry_name, true)
+        .override_global("OFFSET_SK_ERR", &socket_error, true)
         .map_max_entries("SCRATCH", u32::try_from(cpus)?)
         .load(OBJECT)
         .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")

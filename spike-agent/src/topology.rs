@@ -3,57 +3,79 @@
 use std::{cmp::Reverse, collections::HashMap, time::SystemTime};
 
 use spike_common::{
-    edge::{EdgeStats, SERVER},
+    edge::{EdgeStats, Failure, SERVER, UDP},
     histogram::{BUCKETS, bounds},
     socket::ServiceKey,
     task::Task,
 };
 
 use crate::{
-    identity::{Processes, Services},
-    model::edge::EdgeSample,
-    model::view::{DestinationView, EdgeView, EndView, LatencyView, MapView, Role},
+    identity::{Names, Processes, Services},
+    model::edge::{Decoded, EdgeSample},
+    model::view::{
+        DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
+    },
 };
 
 /// The map as of now: the edges that were used, those with most calls first and among equals the oldest.
 ///
 /// `listeners` says who listens where. A client's edge names the process there; a server's edge is of that process,
-/// and its caller is out of sight. `protocol` tells what an edge speaks, by its number.
+/// and its caller is out of sight. `decoded` tells what was found out about an edge, by its number.
 pub fn service_map(
     mut samples: Vec<EdgeSample>,
     listeners: &[(ServiceKey, Task)],
-    processes: &Processes,
-    services: &Services,
-    protocol: impl Fn(u64) -> Option<&'static str>,
+    who: &Who<'_>,
+    decoded: impl Fn(u64) -> Option<Decoded>,
 ) -> MapView {
-    samples.retain(|sample| sample.stats.opened > 0 || sample.stats.failed > 0);
+    samples.retain(|sample| sample.stats.opened > 0 || failures(&sample.stats) > 0);
     samples.sort_by_key(|sample| (Reverse(sample.stats.calls), sample.edge.since_ns, sample.id));
-    services.learn_listeners(listeners);
+    who.services.learn_listeners(listeners);
     let listeners: HashMap<ServiceKey, Task> = listeners.iter().copied().collect();
-    let end_view = |task: &Task| end_view(task, processes, services);
     MapView {
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         edges: samples
             .iter()
-            .map(|sample| edge_view(sample, &listeners, protocol(sample.id), end_view))
+            .map(|sample| edge_view(sample, &listeners, decoded(sample.id), who))
             .collect(),
+        losses: Vec::new(),
     }
+}
+
+/// What is known of processes and addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The processes of this host.
+    pub processes: &'a Processes,
+    /// The services that they are of.
+    pub services: &'a Services,
+    /// The names that were resolved on this host.
+    pub names: &'a Names,
 }
 
 fn edge_view(
     sample: &EdgeSample,
     listeners: &HashMap<ServiceKey, Task>,
-    protocol: Option<&'static str>,
-    end_view: impl Fn(&Task) -> EndView,
+    decoded: Option<Decoded>,
+    who: &Who<'_>,
 ) -> EdgeView {
     let EdgeSample { id, edge, stats } = sample;
-    let local = end_view(&edge.task);
+    let local = end_view(&edge.task, who);
+    let is_datagrams = edge.transport == UDP;
     let (role, caller, process) = if edge.role == SERVER {
         (Role::Server, None, Some(local))
     } else {
-        let listener = listeners.get(&ServiceKey::new(edge.netns, edge.destination));
-        (Role::Client, Some(local), listener.map(end_view))
+        // Who listens is noted for TCP alone.
+        let listener = listeners
+            .get(&ServiceKey::new(edge.netns, edge.destination))
+            .filter(|_| !is_datagrams);
+        (
+            Role::Client,
+            Some(local),
+            listener.map(|task| end_view(task, who)),
+        )
     };
+    let protocol = decoded.as_ref().and_then(|decoded| decoded.protocol);
+    let name = (edge.name != 0).then(|| who.names.get(edge.name)).flatten();
     EdgeView {
         id: format!("{id:016x}"),
         caller,
@@ -61,26 +83,73 @@ fn edge_view(
         destination: DestinationView {
             address: edge.destination.address.ip().to_string(),
             port: edge.destination.port,
-            name: None,
+            name: name.map(|name| name.to_string()),
             process,
         },
         role,
-        protocol: protocol.unwrap_or("tcp").to_owned(),
+        protocol: protocol
+            .unwrap_or(if is_datagrams { "udp" } else { "tcp" })
+            .to_owned(),
         opened: stats.opened,
-        failed: stats.failed,
+        failed: failures(stats),
+        failures: failures_view(stats),
         reset: stats.reset,
-        // The counts are read while they change, each by itself.
-        open: stats.opened.saturating_sub(stats.closed),
+        // The counts are read while they change, each by itself. A UDP socket's end is not seen.
+        open: if is_datagrams {
+            0
+        } else {
+            stats.opened.saturating_sub(stats.closed)
+        },
         calls: stats.calls,
         bytes_out: stats.bytes_out,
         bytes_in: stats.bytes_in,
         latency: latency_view(stats),
+        retransmits: stats.retransmits,
+        rtt_us: (stats.rtt_count > 0).then(|| stats.rtt_sum / stats.rtt_count),
+        decoding: decoded.map(|decoded| decoding_view(&decoded, stats)),
     }
 }
 
-fn end_view(task: &Task, processes: &Processes, services: &Services) -> EndView {
-    let service = services.of(task);
-    let caller = processes.caller(task.tgid, task.cgroup, task.name());
+fn failures(stats: &EdgeStats) -> u64 {
+    stats.failed.iter().sum()
+}
+
+fn failures_view(stats: &EdgeStats) -> FailuresView {
+    let count = |failure: Failure| stats.failed[failure as usize];
+    FailuresView {
+        refused: count(Failure::Refused),
+        timed_out: count(Failure::TimedOut),
+        unreachable: count(Failure::Unreachable),
+        aborted: count(Failure::Aborted),
+        other: count(Failure::Other),
+    }
+}
+
+fn decoding_view(decoded: &Decoded, stats: &EdgeStats) -> EdgeDecodingView {
+    let share = |part: u64, lost: u64| {
+        if part + lost == 0 {
+            1.0
+        } else {
+            part as f64 / (part + lost) as f64
+        }
+    };
+    let lost_calls = decoded.lost_calls + decoded.undecodable;
+    let confidence = share(stats.sampled, stats.unsampled) * share(decoded.calls, lost_calls);
+    EdgeDecodingView {
+        calls: decoded.calls,
+        failed: decoded.failed,
+        segments: stats.sampled,
+        lost_segments: stats.unsampled,
+        lost_calls: decoded.lost_calls,
+        undecodable: decoded.undecodable,
+        resyncs: decoded.resyncs,
+        confidence_percent: (confidence * 1000.0).round() / 10.0,
+    }
+}
+
+fn end_view(task: &Task, who: &Who<'_>) -> EndView {
+    let service = who.services.of(task);
+    let caller = who.processes.caller(task.tgid, task.cgroup, task.name());
     EndView {
         pid: caller.pid,
         name: caller.exe.rsplit('/').next().unwrap_or_default().to_owned(),
@@ -179,7 +248,12 @@ mod tests {
         let cgroups = Arc::new(Cgroups::new("/nowhere".into()));
         let processes = Processes::new(Arc::clone(&cgroups));
         let names = Services::new(cgroups, Vec::new(), Engine::absent());
-        service_map(samples, services, &processes, &names, |_| None)
+        let who = Who {
+            processes: &processes,
+            services: &names,
+            names: &Names::default(),
+        };
+        service_map(samples, services, &who, |_| None)
     }
 
     #[track_caller]
@@ -219,7 +293,7 @@ mod tests {
     fn the_busiest_edges_come_first_and_unused_ones_are_left_out() {
         let unused = EdgeStats::default();
         let failed = EdgeStats {
-            failed: 2,
+            failed: [1, 0, 1, 0, 0],
             ..EdgeStats::default()
         };
         let map = map(

@@ -10,6 +10,11 @@ pub const CLIENT: u32 = 0;
 /// `Edge::role`: the local process answers a client that is not on this host.
 pub const SERVER: u32 = 1;
 
+/// `Edge::transport`: the protocol's number in the IP header.
+pub const TCP: u32 = 6;
+/// `Edge::transport`; of UDP the callers on this host are seen, not those on others.
+pub const UDP: u32 = 17;
+
 /// What an edge is between.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,12 +29,15 @@ pub struct Edge {
     pub destination: Endpoint,
     /// For a server the client's address, port 0; unused for a client.
     pub peer: Endpoint,
+    /// The hash of the name that the caller's cgroup last resolved to the destination's address (see
+    /// [`crate::name`]); 0 when it did not.
+    pub name: u64,
     /// [`CLIENT`] or [`SERVER`].
     pub role: u32,
-    /// Written out.
-    pub padding: u32,
+    /// [`TCP`] or [`UDP`].
+    pub transport: u32,
 }
-layout!(Edge, size = 112, align = 8);
+layout!(Edge, size = 120, align = 8);
 
 impl Edge {
     /// The number that stands for this edge, never 0: made of what identifies it, not of its first process or time.
@@ -39,7 +47,8 @@ impl Edge {
         id = mix(id, executable_hash(&self.task.executable));
         id = mix(id, endpoint_word(&self.destination));
         id = mix(id, endpoint_word(&self.peer));
-        id = mix(id, u64::from(self.role));
+        id = mix(id, self.name);
+        id = mix(id, u64::from(self.role) << 32 | u64::from(self.transport));
         id | 1
     }
 }
@@ -54,6 +63,40 @@ fn endpoint_word(endpoint: &Endpoint) -> u64 {
     mix(word, u64::from(endpoint.port))
 }
 
+/// Why a connection was not established: index into [`EdgeStats::failed`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The other end refused, or a fault did (`ECONNREFUSED`).
+    Refused,
+    /// Nobody answered (`ETIMEDOUT`).
+    TimedOut,
+    /// A router on the way said that there is no way (`EHOSTUNREACH`, `ENETUNREACH` and their like).
+    Unreachable,
+    /// The caller gave up before there was an answer.
+    Aborted,
+    /// Another error, or one that this kernel does not tell.
+    Other,
+}
+
+/// How many kinds of [`Failure`] there are.
+pub const FAILURES: usize = 5;
+
+impl Failure {
+    /// The kind of an error number of `connect(2)`; 0 when the socket had none as it was closed.
+    #[inline(always)]
+    pub const fn of(errno: u32) -> Self {
+        match errno {
+            0 => Self::Aborted,
+            111 => Self::Refused,
+            110 => Self::TimedOut,
+            // ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH.
+            100 | 101 | 112 | 113 => Self::Unreachable,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// The counts of one edge on one CPU; the sum over all CPUs is the edge's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +105,8 @@ pub struct EdgeStats {
     pub opened: u64,
     /// Connections that ended after being established.
     pub closed: u64,
-    /// Connections that were not established: refused, timed out, unreachable, or refused by a fault.
-    pub failed: u64,
+    /// Connections that were not established, by [`Failure`].
+    pub failed: [u64; FAILURES],
     /// Of the closed ones, those that ended without FIN in both directions.
     pub reset: u64,
     /// Requests that got the first byte of a response.
@@ -72,23 +115,39 @@ pub struct EdgeStats {
     pub bytes_out: u64,
     /// Payload bytes from the callee to the caller.
     pub bytes_in: u64,
+    /// Segments that had to be sent again: the local end's as its TCP counts them, SYNs included, and the other end's
+    /// as they came in.
+    pub retransmits: u64,
+    /// Sum of the smoothed round-trip times (RFC 6298) that were looked at, in microseconds.
+    pub rtt_sum: u64,
+    /// How many round-trip times were looked at.
+    pub rtt_count: u64,
+    /// Segments of sampled connections that were given to the agent.
+    pub sampled: u64,
+    /// Segments of sampled connections that found the ring buffer full.
+    pub unsampled: u64,
     /// Sum of latencies in nanoseconds.
     pub latency_sum: u64,
     /// Latencies by bucket (see [`crate::histogram`]).
     pub latency: [u64; BUCKETS],
 }
-layout!(EdgeStats, size = 64 + BUCKETS * 8, align = 8);
+layout!(EdgeStats, size = 96 + FAILURES * 8 + BUCKETS * 8, align = 8);
 
 impl Default for EdgeStats {
     fn default() -> Self {
         Self {
             opened: 0,
             closed: 0,
-            failed: 0,
+            failed: [0; FAILURES],
             reset: 0,
             calls: 0,
             bytes_out: 0,
             bytes_in: 0,
+            retransmits: 0,
+            rtt_sum: 0,
+            rtt_count: 0,
+            sampled: 0,
+            unsampled: 0,
             latency_sum: 0,
             latency: [0; BUCKETS],
         }
@@ -100,11 +159,18 @@ impl EdgeStats {
     pub fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.closed += other.closed;
-        self.failed += other.failed;
+        for (sum, count) in self.failed.iter_mut().zip(other.failed) {
+            *sum += count;
+        }
         self.reset += other.reset;
         self.calls += other.calls;
         self.bytes_out += other.bytes_out;
         self.bytes_in += other.bytes_in;
+        self.retransmits += other.retransmits;
+        self.rtt_sum += other.rtt_sum;
+        self.rtt_count += other.rtt_count;
+        self.sampled += other.sampled;
+        self.unsampled += other.unsampled;
         self.latency_sum += other.latency_sum;
         for (sum, count) in self.latency.iter_mut().zip(other.latency) {
             *sum += count;

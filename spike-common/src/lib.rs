@@ -8,6 +8,7 @@ pub mod counter;
 pub mod edge;
 pub mod event;
 pub mod histogram;
+pub mod name;
 pub mod packet;
 pub mod rule;
 pub mod sample;

@@ -13,6 +13,9 @@ pub const ENDS: u32 = 1 << 3;
 /// `SampleHeader::flags`: the segment has RST.
 pub const RESETS: u32 = 1 << 4;
 
+/// `SampleHeader::flags`: not a segment of TCP but a datagram of UDP; it has no sequence number.
+pub const DATAGRAM: u32 = 1 << 5;
+
 /// Sizes of a record with its header; the smallest that holds a segment is taken, and of what the largest does not hold
 /// the start.
 pub const SMALL: usize = 512;

@@ -28,7 +28,10 @@ pub const OWN: u32 = 1 << 9;
 /// `Socket::flags`: the start of its segments' payload goes to the agent.
 pub const SAMPLED: u32 = 1 << 10;
 
-/// The state of one TCP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
+/// `Socket::flags`: a UDP socket, whose edge is that of its latest datagram.
+pub const DATAGRAMS: u32 = 1 << 11;
+
+/// The state of one TCP or UDP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
 /// with a later connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,10 +54,14 @@ pub struct Socket {
     pub in_next: u32,
     /// The turn of sampling that [`SAMPLED`] is of.
     pub sample_turn: u32,
+    /// Segments with payload seen, modulo 2^32: paces the looks at round-trip time and retransmissions.
+    pub segments: u32,
+    /// Retransmissions of this end that are counted already.
+    pub retransmits: u32,
     /// Written out.
     pub padding: u32,
 }
-layout!(Socket, size = 112, align = 8);
+layout!(Socket, size = 120, align = 8);
 
 /// One direction-less TCP flow as one of its sockets sees it.
 #[repr(C)]

@@ -2,6 +2,8 @@
 
 mod bind;
 mod connect;
+mod datagrams;
+mod destination;
 mod peername;
 mod sock_ops;
 mod tap;

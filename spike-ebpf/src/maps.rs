@@ -6,6 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHas
 use spike_common::config::{Config, Listener};
 use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
+use spike_common::name::NameKey;
 use spike_common::packet::{MAX_BYTES, PacketHeader};
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
@@ -70,6 +71,10 @@ pub(crate) static BINDERS: LruHashMap<ServiceKey, Binder> = LruHashMap::with_max
 /// sock_ops --who answers at an address of this host--> agent.
 #[map]
 pub(crate) static SERVICES: LruHashMap<ServiceKey, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// traffic --which name led a cgroup to an address--> connect.
+#[map]
+pub(crate) static NAMES: LruHashMap<NameKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// connect, sock_ops --what each edge is between--> agent.
 #[map]

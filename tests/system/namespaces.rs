@@ -190,6 +190,7 @@ fn a_namespace_whose_lo_is_down_is_left_alone() {
 }
 
 fn refuse_needs_no_listener() {
+    needs::kernel(5, 18, "refuse where lo is down");
     let world = World::new();
     let netns = world.namespace();
     let [(host, _), _] = world.connect(None, Some(&netns));

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use spike_common::sample::{ENDS, FIRST, RESETS, SENT, SERVES};
+use spike_common::sample::{DATAGRAM, ENDS, FIRST, RESETS, SENT, SERVES};
 
-use crate::calls::{Budget, EdgeCall, Feed, Followed, Sample, Source, Turn, Worker};
-use crate::identity::{Processes, Services};
+use crate::calls::{Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Worker};
+use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
+use crate::model::edge::Decoded;
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeView, MapView};
 use crate::protocol::Side;
-use crate::topology::service_map;
+use crate::topology::{Who, service_map};
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
@@ -26,15 +27,16 @@ pub(super) struct Calls {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
     services: Arc<Services>,
+    resolved: Arc<Names>,
     worker: Worker,
     feed: Feed,
     budget_percent: f64,
-    names: Arc<Mutex<Names>>,
+    ends: Arc<Mutex<Ends>>,
 }
 
 /// Who is at the ends of the edges.
 #[derive(Default)]
-struct Names {
+struct Ends {
     read: Option<Instant>,
     by_edge: HashMap<u64, (String, String)>,
 }
@@ -48,16 +50,21 @@ impl Calls {
         budget_percent: f64,
     ) -> Result<Self> {
         let feed = Feed::default();
-        let source = KernelSource(kernel.samples()?);
+        let resolved = Arc::new(Names::default());
+        let source = KernelSource {
+            samples: kernel.samples()?,
+            resolved: Arc::clone(&resolved),
+        };
         let worker = Worker::start(source, feed.clone(), Budget::new(budget_percent / 100.0));
         Ok(Self {
             kernel,
             processes,
             services,
+            resolved,
             worker: worker.context("start the thread that decodes")?,
             feed,
             budget_percent,
-            names: Arc::default(),
+            ends: Arc::default(),
         })
     }
 
@@ -66,14 +73,13 @@ impl Calls {
         let edges = self.kernel.edges()?;
         let mut book = self.worker.book();
         book.retain(|id| edges.iter().any(|edge| edge.id == id));
-        let protocol = |id| book.edge(id).and_then(|edge| edge.protocol());
-        Ok(service_map(
-            edges,
-            &self.kernel.services(),
-            &self.processes,
-            &self.services,
-            |id| protocol(id).map(|name| name.as_str()),
-        ))
+        let who = Who {
+            processes: &self.processes,
+            services: &self.services,
+            names: &self.resolved,
+        };
+        let decoded = |id| book.edge(id).map(decoded);
+        Ok(service_map(edges, &self.kernel.services(), &who, decoded))
     }
 
     /// How much is decoded.
@@ -101,7 +107,7 @@ impl Calls {
     }
 
     fn named(&self, EdgeCall { edge, call }: &EdgeCall) -> CallView {
-        let (caller, callee) = self.names(*edge);
+        let (caller, callee) = self.ends(*edge);
         let since_start = |ns: u64| ns.saturating_sub(call.started_ns) / 1000;
         CallView {
             at: humantime::format_rfc3339_micros(self.kernel.wall_clock(call.started_ns)).to_string(),
@@ -123,24 +129,24 @@ impl Calls {
     }
 
     /// The caller's and the callee's name; the map is read again when it may say more.
-    fn names(&self, edge: u64) -> (String, String) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = if names.by_edge.contains_key(&edge) {
+    fn ends(&self, edge: u64) -> (String, String) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = if ends.by_edge.contains_key(&edge) {
             NAMES_LIVE
         } else {
             NEW_EDGE
         };
-        let is_old = names.read.is_none_or(|read| read.elapsed() >= limit);
+        let is_old = ends.read.is_none_or(|read| read.elapsed() >= limit);
         if is_old && let Ok(map) = self.service_map() {
-            names.by_edge = map.edges.iter().filter_map(ends).collect();
-            names.read = Some(Instant::now());
+            ends.by_edge = map.edges.iter().filter_map(ends_of).collect();
+            ends.read = Some(Instant::now());
         }
         let unknown = || ("?".to_owned(), "?".to_owned());
-        names.by_edge.get(&edge).cloned().unwrap_or_else(unknown)
+        ends.by_edge.get(&edge).cloned().unwrap_or_else(unknown)
     }
 }
 
-fn ends(edge: &EdgeView) -> Option<(u64, (String, String))> {
+fn ends_of(edge: &EdgeView) -> Option<(u64, (String, String))> {
     let id = u64::from_str_radix(&edge.id, 16).ok()?;
     let caller = match (&edge.caller, &edge.peer) {
         (Some(caller), _) => caller.service.clone(),
@@ -160,19 +166,37 @@ fn ends(edge: &EdgeView) -> Option<(u64, (String, String))> {
     Some((id, (caller, format!("{name}:{}", destination.port))))
 }
 
-/// `hooks/traffic --samples--> calls`.
-struct KernelSource(Samples);
+fn decoded(edge: &EdgeProtocol) -> Decoded {
+    Decoded {
+        protocol: edge.protocol().map(|name| name.as_str()),
+        calls: edge.calls,
+        failed: edge.failed,
+        lost_calls: edge.losses.calls,
+        undecodable: edge.losses.undecodable,
+        resyncs: edge.losses.resyncs,
+    }
+}
+
+/// `hooks/traffic --samples--> calls`, and what is said of names on the way to `identity`.
+struct KernelSource {
+    samples: Samples,
+    resolved: Arc<Names>,
+}
 
 impl Source for KernelSource {
     fn read(&mut self, most: u32, each: &mut dyn FnMut(&Sample<'_>)) -> u32 {
-        self.0.read(most, |header, bytes| {
+        self.samples.read(most, |header, bytes| {
             let has = |flag| header.flags & flag != 0;
             let from = if has(SENT) == has(SERVES) {
                 Side::Server
             } else {
                 Side::Client
             };
+            if has(DATAGRAM) && from == Side::Server {
+                self.resolved.learn(bytes);
+            }
             each(&Sample {
+                is_datagram: has(DATAGRAM),
                 cookie: header.cookie,
                 edge: header.edge,
                 at_ns: header.at_ns,
@@ -189,6 +213,6 @@ impl Source for KernelSource {
     }
 
     fn choose(&mut self, turn: Turn) {
-        self.0.choose(turn.below, turn.seed);
+        self.samples.choose(turn.below, turn.seed);
     }
 }

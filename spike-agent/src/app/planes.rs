@@ -44,13 +44,6 @@ pub(super) struct LivePlanes {
 
 impl Planes for LivePlanes {
     fn status(&self) -> Status {
-        let losses = Counter::ALL
-            .into_iter()
-            .map(|(counter, name, description)| CounterView {
-                name: name.to_owned(),
-                description: description.to_owned(),
-                count: self.kernel.counter(counter),
-            });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -67,13 +60,16 @@ impl Planes for LivePlanes {
             },
             edges: self.kernel.edge_count(),
             decoding: self.calls.view(),
-            losses: losses.collect(),
+            losses: self.losses(&Counter::ALL.map(|(counter, ..)| counter)),
             ..Status::default()
         }
     }
 
     fn service_map(&self) -> Result<MapView> {
-        self.calls.service_map()
+        let mut map = self.calls.service_map()?;
+        map.losses = self.losses(&[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull]);
+        map.losses.retain(|loss| loss.count > 0);
+        Ok(map)
     }
 
     fn calls(&self) -> BoxStream<'static, CallEvent> {
@@ -168,6 +164,18 @@ impl Planes for LivePlanes {
 }
 
 impl LivePlanes {
+    fn losses(&self, counters: &[Counter]) -> Vec<CounterView> {
+        let wanted = Counter::ALL
+            .into_iter()
+            .filter(|(counter, ..)| counters.contains(counter));
+        let view = |(counter, name, description): (_, &str, &str)| CounterView {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            count: self.kernel.counter(counter),
+        };
+        wanted.map(view).collect()
+    }
+
     /// Has the service of each end named.
     pub(super) fn name_all(&self) {
         let listeners = self.kernel.services();

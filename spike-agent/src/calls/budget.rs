@@ -72,7 +72,7 @@ impl Budget {
         } else {
             2.0
         };
-        if factor < 0.9 || factor > 1.2 {
+        if !(0.9..=1.2).contains(&factor) {
             let wanted = f64::from(self.turn.below) * factor.clamp(0.1, 1.5);
             self.turn.below = if wanted >= f64::from(u32::MAX) {
                 u32::MAX

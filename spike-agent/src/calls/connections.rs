@@ -10,9 +10,11 @@ const LIMIT: usize = 16_384;
 /// Nanoseconds without a sample after which a connection is no longer followed: its turn is over, or it rests.
 const IDLE_NS: u64 = 60_000_000_000;
 
-/// The start of a TCP segment's payload.
+/// The start of a TCP segment's payload, or a UDP datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
+    /// It is a datagram: `sequence` and what follows from TCP's flags mean nothing.
+    pub is_datagram: bool,
     /// Names the connection; never used again for another.
     pub cookie: u64,
     /// The edge that it counts for.
@@ -65,6 +67,9 @@ struct Direction {
 impl Connections {
     /// Takes one sample; the calls that it completes go to `out`, and what was learned and lost to `book`.
     pub fn take(&mut self, sample: &Sample<'_>, book: &mut Book, out: &mut Vec<EdgeCall>) {
+        if sample.is_datagram {
+            return;
+        }
         let is_full = self.open.len() >= LIMIT;
         let connection = match self.open.entry(sample.cookie) {
             Entry::Occupied(entry) => entry.into_mut(),

@@ -24,6 +24,7 @@ impl Player {
     fn sample<'a>(&mut self, from: Side, sequence: u32, bytes: &'a [u8]) -> Sample<'a> {
         self.at_ns += 1_000;
         Sample {
+            is_datagram: false,
             cookie: 7,
             edge: 3,
             at_ns: self.at_ns,

@@ -29,7 +29,11 @@ pub(super) async fn run(args: MapArgs) -> Result<()> {
     }
     // The sort is stable: edges with as many calls keep the agent's order.
     map.edges.sort_by_key(|edge| Reverse(edge.calls));
-    print(table(&map.edges))
+    print(table(&map.edges))?;
+    for loss in &map.losses {
+        eprintln!("not on the map: {} {}", loss.count, loss.description);
+    }
+    Ok(())
 }
 
 fn table(edges: &[EdgeView]) -> Table {
@@ -38,14 +42,18 @@ fn table(edges: &[EdgeView]) -> Table {
         Column::Number("PID"),
         Column::Text("DESTINATION"),
         Column::Text("SERVICE"),
+        Column::Text("PROTO"),
         Column::Number("CALLS"),
         Column::Number("ERR"),
         Column::Number("p50"),
         Column::Number("p90"),
         Column::Number("p99"),
+        Column::Number("RTT"),
+        Column::Number("RETR"),
         Column::Number("IN"),
         Column::Number("OUT"),
         Column::Number("OPEN"),
+        Column::Number("CONF"),
     ]);
     for edge in edges {
         let dash = || "-".to_owned();
@@ -65,14 +73,20 @@ fn table(edges: &[EdgeView]) -> Table {
                 .map_or_else(dash, |caller| caller.pid.to_string()),
             address(&edge.destination),
             service(&edge.destination).unwrap_or_else(dash),
+            edge.protocol.clone(),
             edge.calls.to_string(),
             (edge.failed + edge.reset).to_string(),
             time(|latency| latency.p50_us),
             time(|latency| latency.p90_us),
             time(|latency| latency.p99_us),
+            edge.rtt_us.map_or_else(dash, micros),
+            edge.retransmits.to_string(),
             bytes(edge.bytes_in),
             bytes(edge.bytes_out),
             edge.open.to_string(),
+            edge.decoding.as_ref().map_or_else(dash, |decoding| {
+                format!("{:.0}%", decoding.confidence_percent.floor())
+            }),
         ]);
     }
     table
@@ -87,19 +101,16 @@ fn address(destination: &DestinationView) -> String {
 }
 
 fn service(destination: &DestinationView) -> Option<String> {
-    let of_process = || {
-        destination
-            .process
-            .as_ref()
-            .map(|process| process.service.clone())
-    };
-    destination.name.clone().or_else(of_process)
+    let process = destination.process.as_ref();
+    process
+        .map(|process| process.service.clone())
+        .or_else(|| destination.name.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::view::{EndView, LatencyView, Role};
+    use crate::model::view::{EdgeDecodingView, EndView, LatencyView};
 
     #[test]
     fn an_edge_is_a_line() {
@@ -111,14 +122,12 @@ mod tests {
                 service: "checkout".to_owned(),
                 ..EndView::default()
             }),
-            peer: None,
             destination: DestinationView {
                 address: "::1".to_owned(),
                 port: 80,
                 name: None,
                 process: None,
             },
-            role: Role::Client,
             protocol: "tcp".to_owned(),
             opened: 3,
             failed: 1,
@@ -134,11 +143,19 @@ mod tests {
                 max_us: 1,
                 mean_us: 1,
             }),
+            retransmits: 4,
+            rtt_us: Some(50),
+            decoding: Some(EdgeDecodingView {
+                confidence_percent: 99.9,
+                ..EdgeDecodingView::default()
+            }),
+            ..EdgeView::default()
         };
         let text = table(&[edge]).to_string();
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let wanted = [
-            "checkout", "7", "[::1]:80", "-", "2", "2", "900µs", "200ms", "201ms", "2.00kB", "100B", "1",
+            "checkout", "7", "[::1]:80", "-", "tcp", "2", "2", "900µs", "200ms", "201ms", "50µs", "4",
+            "2.00kB", "100B", "1", "99%",
         ];
         assert_eq!(cells, wanted);
     }

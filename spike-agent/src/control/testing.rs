@@ -35,7 +35,7 @@ impl Planes for TestPlanes {
     fn service_map(&self) -> anyhow::Result<MapView> {
         Ok(MapView {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
-            edges: Vec::new(),
+            ..MapView::default()
         })
     }
 

@@ -1,179 +1,113 @@
-//! Remembers which name led a caller to an address: a connection has only the address.
+//! Remembers the names that were resolved on this host, by the number that the kernel side knows each by.
 //!
-//! One address serves many names, and one name leads elsewhere in each namespace, so what counts is what this caller
-//! itself resolved, and last before it connected. A TTL does not end that: connections outlive it, and applications keep
-//! addresses longer than they may.
+//! Which of them led a caller to an address, the kernel side notes as the answer arrives: an edge has the number of its
+//! name.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, ResponseCode},
-    rr::{DNSClass, Name, RData},
-    serialize::binary::DecodeError,
+    op::{Header, MessageType, Query},
+    serialize::binary::{BinDecodable, BinDecoder},
 };
 use lru::LruCache;
+use spike_common::name::NameHash;
 
-/// Bounds how many addresses are remembered, of all askers together.
-const MAX_ADDRESSES: usize = 16_384;
-/// Names by which one asker knew one address, over time.
-const MAX_NAMES: usize = 8;
-/// Aliases that are followed in one answer; resolvers give up sooner.
-const MAX_ALIASES: usize = 16;
+/// Bounds the memory; as many as the kernel side has addresses.
+const MAX_NAMES: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Bytes of a message's header.
+const HEADER: usize = 12;
 
-/// Who asked: what shares a resolver's view and is one service's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Asker {
-    /// The network namespace's cookie.
-    pub netns: u64,
-    /// The cgroup's id.
-    pub cgroup: u64,
-}
-
-/// Why nothing was learned from a message.
-#[derive(Debug, thiserror::Error)]
-pub enum NameError {
-    /// It cannot be parsed.
-    #[error("not a DNS message: {0}")]
-    Malformed(#[from] DecodeError),
-}
-
-/// Who resolved what, in bounded memory.
-#[derive(Debug, Default)]
-pub struct NameTable {
-    /// Each asker's addresses, those that were learned longest ago first out.
-    askers: HashMap<Asker, LruCache<IpAddr, Vec<Sighting>>>,
-    /// Addresses of all askers.
-    addresses: usize,
-}
-
-/// A name that an address had for an asker from some time on.
+/// Names by number; the least used is forgotten first.
 #[derive(Debug)]
-struct Sighting {
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
-    at: u64,
-    name: Arc<str>,
+pub struct Names(Mutex<LruCache<u64, Arc<str>>>);
+
+impl Default for Names {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_NAMES)))
+    }
 }
 
-impl NameTable {
-    /// Learns from an answer that `asker` got `at` (`CLOCK_MONOTONIC`, nanoseconds), given as the DNS message without
-    /// what carried it. Queries and answers without addresses teach nothing.
-    ///
-    /// The name is the one of the question: what the application asked for, not what it is an alias of. Records that
-    /// the question does not lead to, through CNAMEs (RFC 1034, section 3.6.2), do not count.
-    ///
-    /// # Errors
-    /// When it is no DNS message.
-    pub fn learn(&mut self, asker: Asker, message: &[u8], at: u64) -> Result<(), NameError> {
-        let message = Message::from_vec(message)?;
-        let header = &message.metadata;
-        if header.message_type != MessageType::Response
-            || header.op_code != OpCode::Query
-            || header.response_code != ResponseCode::NoError
-        {
-            return Ok(());
-        }
-        let Some(question) = message.queries.first() else {
-            return Ok(());
+impl Names {
+    /// Learns the name that a DNS message answers for; anything else is passed over.
+    pub fn learn(&self, message: &[u8]) {
+        let Some(number) = message.get(HEADER..).and_then(NameHash::of) else {
+            return;
         };
-        let addresses = addresses_of(question.name(), &message);
-        if !addresses.is_empty() {
-            let name: Arc<str> = shown(question.name()).into();
-            for address in addresses {
-                self.note(
-                    asker,
-                    address.to_canonical(),
-                    Sighting {
-                        at,
-                        name: Arc::clone(&name),
-                    },
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// The name that `asker` had most recently resolved to `address` when it was `at`; `None` when it had not.
-    pub fn name(&self, asker: Asker, address: IpAddr, at: u64) -> Option<Arc<str>> {
-        let sightings = self.askers.get(&asker)?.peek(&address.to_canonical())?;
-        let last = sightings.iter().rev().find(|sighting| sighting.at <= at)?;
-        Some(Arc::clone(&last.name))
-    }
-
-    fn note(&mut self, asker: Asker, address: IpAddr, sighting: Sighting) {
-        let own = self.askers.entry(asker).or_insert_with(LruCache::unbounded);
-        let before = own.len();
-        insert(own.get_or_insert_mut(address, Vec::new), sighting);
-        self.addresses += own.len() - before;
-        if self.addresses > MAX_ADDRESSES {
-            self.forget_one();
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.get(&number).is_none()
+            && let Some(name) = question(message)
+        {
+            names.put(number, name.into());
         }
     }
 
-    /// Forgets an address of the asker with most of them, so that one that asks for everything costs no other a name.
-    fn forget_one(&mut self) {
-        let largest = self.askers.iter_mut().max_by_key(|(_, own)| own.len());
-        let Some((&asker, own)) = largest else { return };
-        if own.pop_lru().is_some() {
-            self.addresses -= 1;
-        }
-        if own.is_empty() {
-            self.askers.remove(&asker);
-        }
+    /// The name with this number.
+    pub fn get(&self, number: u64) -> Option<Arc<str>> {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(&number).cloned()
     }
 }
 
-/// Adds a sighting in order of time, since answers that were seen on several CPUs come in any. Of a name that is seen
-/// again and again the first and the last time are kept.
-fn insert(sightings: &mut Vec<Sighting>, sighting: Sighting) {
-    let place = sightings.partition_point(|earlier| earlier.at <= sighting.at);
-    sightings.insert(place, sighting);
-    let runs = sightings.windows(3).enumerate().skip(place.saturating_sub(2));
-    let mut runs = runs.filter(|(_, run)| run.iter().all(|other| other.name == run[0].name));
-    if let Some((first, _)) = runs.next() {
-        sightings.remove(first + 1);
+/// The name that is asked for, as people write it: without the dot of the root, and in small letters, since DNS does not
+/// tell them apart.
+fn question(message: &[u8]) -> Option<String> {
+    let mut decoder = BinDecoder::new(message);
+    let header = Header::read(&mut decoder).ok()?;
+    if header.message_type != MessageType::Response || header.counts.queries != 1 {
+        return None;
     }
-    if sightings.len() > MAX_NAMES {
-        sightings.remove(0);
-    }
-}
-
-/// The addresses that the question's name leads to, through aliases in any order.
-fn addresses_of(question: &Name, message: &Message) -> Vec<IpAddr> {
-    let answers = || {
-        message
-            .answers
-            .iter()
-            .filter(|record| record.dns_class == DNSClass::IN)
-    };
-    let mut aliases = vec![question];
-    let mut next = 0;
-    while let Some(alias) = aliases.get(next).copied().filter(|_| next < MAX_ALIASES) {
-        next += 1;
-        for record in answers().filter(|record| record.name == *alias) {
-            if let RData::CNAME(target) = &record.data
-                && !aliases.contains(&&target.0)
-            {
-                aliases.push(&target.0);
-            }
-        }
-    }
-    let of_aliases = answers().filter(|record| aliases.contains(&&record.name));
-    let addresses = of_aliases.filter_map(|record| match &record.data {
-        RData::A(address) => Some(IpAddr::from(address.0)),
-        RData::AAAA(address) => Some(IpAddr::from(address.0)),
-        _ => None,
-    });
-    addresses.collect()
-}
-
-/// A name as people write it: without the dot of the root, and in small letters, as DNS does not tell them apart.
-fn shown(name: &Name) -> String {
+    let name = Query::read(&mut decoder).ok()?.name;
     let text = name.to_ascii().to_ascii_lowercase();
-    match text.strip_suffix('.') {
-        Some(rest) if !rest.is_empty() => rest.to_owned(),
-        _ => text,
-    }
+    Some(text.trim_end_matches('.').to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// dnsmasq 2.90 on db.shop.test: 10.0.0.7; on WWW.shop.test, an alias; and a query of it.
+    const DB: &str =
+        "1234858000010001000000000264620473686f7004746573740000010001c00c000100010000000000040a000007";
+    const WWW: &str = "123485800001000300000001035757570473686f7004746573740000010001c00c00050001000000000010046564\
+        67650473686f70047465737400c02b0005000100000000000f037765620473686f70047465737400c047000100010000000000040a00\
+        000800002904d0000000000000";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(pair).collect()
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_number() {
+        let names = Names::default();
+        names.learn(&bytes(DB));
+        names.learn(&bytes(WWW));
+        let name = |wire| names.get(NameHash::of(wire).unwrap());
+        assert_eq!(name(b"\x02db\x04shop\x04test\0").as_deref(), Some("db.shop.test"));
+        assert_eq!(
+            name(b"\x03www\x04shop\x04test\0").as_deref(),
+            Some("www.shop.test"),
+            "asked for as WWW; what it is an alias of does not count"
+        );
+        assert_eq!(name(b"\x04edge\x04shop\x04test\0"), None);
+    }
+
+    #[test]
+    fn what_is_no_answer_teaches_nothing() {
+        let names = Names::default();
+        let mut query = bytes(DB);
+        query[2] &= 0x7f;
+        names.learn(&query);
+        for end in 0..bytes(DB).len() {
+            names.learn(&bytes(DB)[..end.min(28)]);
+        }
+        assert_eq!(
+            names.get(NameHash::of(b"\x02db\x04shop\x04test\0").unwrap()),
+            None
+        );
+    }
+}

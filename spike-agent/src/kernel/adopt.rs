@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spike_common::address::Endpoint;
-use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE};
+use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE, TCP};
 use spike_common::socket::{ADOPTED, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
@@ -106,8 +106,10 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: b
         } else {
             Endpoint::default()
         },
+        // Who knows how long ago the name was resolved.
+        name: 0,
         role: if server { SERVER_ROLE } else { CLIENT },
-        padding: 0,
+        transport: TCP,
     };
     let id = kernel.add_open(&edge)?;
     let state = Socket {

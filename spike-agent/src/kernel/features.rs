@@ -16,6 +16,8 @@ pub struct Features {
     pub tcx: bool,
     /// Where the kernel keeps a process's executable; needs BTF and `bpf_probe_read_kernel` in connect hooks.
     pub executable: Option<ExecutableOffsets>,
+    /// `sock.sk_err` in bytes: why a connection failed; needs BTF and `bpf_skc_to_tcp_sock` in sock_ops.
+    pub socket_error: Option<u32>,
 }
 
 /// Offsets in bytes on the way from a task to the name of its executable.
@@ -39,15 +41,23 @@ impl Features {
         let reads = connect(BpfHelper::BPF_FUNC_get_current_task)
             && connect(BpfHelper::BPF_FUNC_probe_read_kernel)
             && connect(BpfHelper::BPF_FUNC_probe_read_kernel_str);
-        let executable = if reads { executable_offsets() } else { None };
+        let btf = kernel_btf();
+        let executable = btf.as_ref().filter(|_| reads).and_then(executable_offsets);
         if executable.is_none() {
             warn!(
                 "this kernel does not tell executables by name in the connect hook: calls are named by thread, and `process` selectors are decided in the agent"
             );
         }
+        let sock_ops = |helper| has(ProgramType::SockOps, helper);
+        let reads_sockets =
+            sock_ops(BpfHelper::BPF_FUNC_skc_to_tcp_sock) && sock_ops(BpfHelper::BPF_FUNC_probe_read_kernel);
         Self {
+            socket_error: btf
+                .as_ref()
+                .filter(|_| reads_sockets)
+                .and_then(|btf| offset(btf, "sock", &["sk_err"])),
             set_retval: connect(BpfHelper::BPF_FUNC_set_retval),
-            netns_cookie: has(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie),
+            netns_cookie: sock_ops(BpfHelper::BPF_FUNC_get_netns_cookie),
             tcx: aya::util::KernelVersion::current()
                 .is_ok_and(|version| version >= aya::util::KernelVersion::new(6, 6, 0)),
             executable,
@@ -55,15 +65,19 @@ impl Features {
     }
 }
 
-fn executable_offsets() -> Option<ExecutableOffsets> {
+/// The kernel's description of its own types.
+fn kernel_btf() -> Option<Btf> {
     // Whole: read type by type it takes more than 100,000 system calls.
     let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
-    let btf = Btf::from_bytes(&bytes).ok()?;
+    Btf::from_bytes(&bytes).ok()
+}
+
+fn executable_offsets(btf: &Btf) -> Option<ExecutableOffsets> {
     Some(ExecutableOffsets {
-        task_mm: offset(&btf, "task_struct", &["mm"])?,
-        mm_exe_file: offset(&btf, "mm_struct", &["exe_file"])?,
-        file_dentry: offset(&btf, "file", &["f_path", "dentry"])?,
-        dentry_name: offset(&btf, "dentry", &["d_name", "name"])?,
+        task_mm: offset(btf, "task_struct", &["mm"])?,
+        mm_exe_file: offset(btf, "mm_struct", &["exe_file"])?,
+        file_dentry: offset(btf, "file", &["f_path", "dentry"])?,
+        dentry_name: offset(btf, "dentry", &["d_name", "name"])?,
     })
 }
 
@@ -117,10 +131,9 @@ mod tests {
 
     #[test]
     fn offsets_are_found_where_there_is_btf() {
-        if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
-            return;
-        }
-        let offsets = executable_offsets().expect("the fields are in every kernel since 5.10");
+        let Some(btf) = kernel_btf() else { return };
+        let offsets = executable_offsets(&btf).expect("the fields are in every kernel since 5.10");
         assert!(offsets.task_mm > 0 && offsets.mm_exe_file > 0 && offsets.dentry_name > 0);
+        assert!(offset(&btf, "sock", &["sk_err"]) > Some(0));
     }
 }

@@ -10,6 +10,8 @@ mod status;
 pub use call::{CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
-pub use map::{DestinationView, EdgeView, EndView, LatencyView, MapView, Role};
+pub use map::{
+    DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
+};
 pub use problem::Problem;
 pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, Status};

@@ -11,22 +11,23 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
-use spike_common::address::{Address, Endpoint, MAPPED_WORD};
+use spike_common::address::{Endpoint, MAPPED_WORD};
 use spike_common::chance::chosen;
 use spike_common::config::{Config, HEARTBEAT_LIMIT_NS};
 use spike_common::counter::Counter;
-use spike_common::edge::{CLIENT, Edge};
+use spike_common::edge::{CLIENT, Edge, Failure, TCP, UDP};
 use spike_common::event::NamespaceWanted;
 use spike_common::rule::{Attempt, CGROUP, MAX_MASKS, MAX_REFUSALS, REDIRECT, RuleValue, depth};
 use spike_common::socket::{OWN, REDIRECTED, Socket};
 use spike_common::task::executable_hash;
 
-use super::{ALLOW, DENY};
+use super::destination::{destination4, destination6};
+use super::{ALLOW, DENY, datagrams};
 use crate::maps::{CONFIG, EVENTS, FAULTS, HEARTBEAT, LISTENERS, RULES_EXACT, RULES_PREFIX};
-use crate::support::{counts, rules, storage, tasks};
+use crate::support::{counts, health, names, rules, storage, tasks};
 
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
+const SOCK_DGRAM: u32 = 2;
 const ECONNREFUSED: i32 = 111;
 const LOOPBACK_V4: u32 = u32::from_be(0x7f00_0001);
 const LOOPBACK_INTERFACE: u32 = 1;
@@ -40,28 +41,12 @@ static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 
 #[cgroup_sock_addr(connect4)]
 fn spike_connect4(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the context is valid while the program runs.
-    let (address, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
-    connect::<false>(
-        &ctx,
-        Endpoint::new(Address::from_ipv4_word(address), u16::from_be(port as u16)),
-    )
+    connect::<false>(&ctx, destination4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 fn spike_connect6(ctx: SockAddrContext) -> i32 {
-    let raw = ctx.sock_addr;
-    // SAFETY: as above; word by word, since the verifier refuses the pointer arithmetic of a copy.
-    let (address, port) = unsafe {
-        let address = [
-            read_volatile(&raw const (*raw).user_ip6[0]),
-            read_volatile(&raw const (*raw).user_ip6[1]),
-            read_volatile(&raw const (*raw).user_ip6[2]),
-            read_volatile(&raw const (*raw).user_ip6[3]),
-        ];
-        (Address(address), (*raw).user_port)
-    };
-    connect::<true>(&ctx, Endpoint::new(address, u16::from_be(port as u16)))
+    connect::<true>(&ctx, destination6(&ctx))
 }
 
 #[inline(always)]
@@ -85,10 +70,13 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
     let config = CONFIG.get(0)?;
     let raw = ctx.sock_addr;
     // SAFETY: the context is valid while the program runs.
-    unsafe {
-        if (*raw).type_ != SOCK_STREAM || (*raw).protocol != IPPROTO_TCP {
-            return None;
-        }
+    let (kind, protocol) = unsafe { ((*raw).type_, (*raw).protocol) };
+    if kind == SOCK_DGRAM && protocol == UDP {
+        datagrams::watch(ctx, config, destination);
+        return None;
+    }
+    if kind != SOCK_STREAM || protocol != TCP {
+        return None;
     }
     // SAFETY: the context is valid; connect hooks always have a full socket, and null is checked.
     let socket = unsafe {
@@ -101,6 +89,7 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
     // A socket may try again after a failure: nothing of the first try must stay.
     socket.edge = 0;
     socket.flags = 0;
+    socket.retransmits = 0;
     socket.original = *destination;
     // SAFETY: the helper takes this context.
     socket.netns = unsafe { bpf_get_netns_cookie(raw.cast()) };
@@ -109,7 +98,14 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
         return None;
     }
     tasks::fill(&mut socket.task);
-    let edge = Edge {
+    socket.edge = counts::edge(&edge_to(socket, destination, TCP));
+    Some((config, socket))
+}
+
+/// The edge from a socket's owner to `destination`.
+#[inline(always)]
+pub(super) fn edge_to(socket: &Socket, destination: &Endpoint, transport: u32) -> Edge {
+    Edge {
         netns: if destination.address.is_loopback() {
             socket.netns
         } else {
@@ -120,11 +116,10 @@ fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Co
         task: socket.task,
         destination: *destination,
         peer: Endpoint::default(),
+        name: names::name(socket.task.cgroup, destination.address),
         role: CLIENT,
-        padding: 0,
-    };
-    socket.edge = counts::edge(&edge);
-    Some((config, socket))
+        transport,
+    }
 }
 
 /// Finds the rules that the connection falls under and does what they say.
@@ -224,7 +219,7 @@ fn refuse<const IPV6: bool>(raw: *mut bpf_sock_addr, socket: &Socket, destinatio
     }
     if let Some(stats) = counts::stats(socket.edge) {
         // SAFETY: a map value.
-        unsafe { counts::add(&raw mut (*stats).failed, 1) };
+        unsafe { health::count_failure(stats, Failure::Refused) };
     }
     DENY
 }

@@ -4,14 +4,15 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
+    bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use spike_common::address::{Address, Endpoint};
 use spike_common::counter::Counter;
-use spike_common::edge::{Edge, SERVER as SERVER_ROLE};
+use spike_common::edge::{Edge, SERVER as SERVER_ROLE, TCP};
 use spike_common::socket::{
     ENDED, Flow, FlowKey, LISTENER, OPENED, OWN, REDIRECTED, SERVER, ServiceKey, Socket,
 };
@@ -19,7 +20,7 @@ use spike_common::task::Task;
 
 use super::bind::{HAS_NETNS_COOKIE, binder_key};
 use crate::maps::{BINDERS, CONFIG, FLOWS, REDIRECTS, SERVICES};
-use crate::support::{counts, storage};
+use crate::support::{counts, health, storage};
 
 const AF_INET: u32 = 2;
 const TCP_ESTABLISHED: u32 = 1;
@@ -61,17 +62,13 @@ fn connecting(ctx: &SockOpsContext) -> Option<()> {
 
 #[inline(always)]
 fn connected(ctx: &SockOpsContext) -> Option<()> {
-    opened(state(ctx)?)
+    opened(ctx, state(ctx)?)
 }
 
 /// A listener's child is established: its caller is on this host and already counted, or the edge starts here.
 #[inline(always)]
 fn accepted(ctx: &SockOpsContext) -> Option<()> {
-    // SAFETY: the context is valid; `sk` is checked for null.
-    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return None;
-    }
+    let sk = sk(ctx)?;
     // SAFETY: not null.
     let socket = unsafe { storage::get_or_create(sk)? };
     if socket.flags & LISTENER == 0 {
@@ -105,8 +102,9 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
         task: socket.task,
         destination: local,
         peer: Endpoint::new(remote.address, 0),
+        name: 0,
         role: SERVER_ROLE,
-        padding: 0,
+        transport: TCP,
     };
     socket.edge = counts::edge(&edge);
     socket.original = local;
@@ -117,15 +115,19 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
         counts::count(Counter::FlowsFull);
     }
     _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
-    opened(socket)
+    opened(ctx, socket)
 }
 
 #[inline(always)]
-fn opened(socket: &mut Socket) -> Option<()> {
+fn opened(ctx: &SockOpsContext, socket: &mut Socket) -> Option<()> {
     let stats = counts::stats(socket.edge)?;
     socket.flags |= OPENED;
-    // SAFETY: a map value.
-    unsafe { counts::add(&raw mut (*stats).opened, 1) };
+    let sk = sk(ctx)?;
+    // SAFETY: a map value; a full socket.
+    unsafe {
+        counts::add(&raw mut (*stats).opened, 1);
+        health::look(sk, socket, stats);
+    }
     Some(())
 }
 
@@ -144,15 +146,17 @@ fn state_changed(ctx: &SockOpsContext) -> Option<()> {
         _ = REDIRECTS.remove(FlowKey::new(socket.netns, local(ctx), remote(ctx)));
     }
     let stats = counts::stats(socket.edge)?;
-    // SAFETY: a map value.
+    let sk = sk(ctx)?;
+    // SAFETY: a map value; a full socket.
     unsafe {
+        health::look(sk, socket, stats);
         if socket.flags & OPENED != 0 {
             counts::add(&raw mut (*stats).closed, 1);
             if before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT {
                 counts::add(&raw mut (*stats).reset, 1);
             }
         } else if before == TCP_SYN_SENT {
-            counts::add(&raw mut (*stats).failed, 1);
+            health::failed(sk, stats);
         }
     }
     Some(())
@@ -162,11 +166,7 @@ fn state_changed(ctx: &SockOpsContext) -> Option<()> {
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) -> Option<()> {
     let config = CONFIG.get(0)?;
-    // SAFETY: the context is valid; `sk` is checked for null.
-    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return None;
-    }
+    let sk = sk(ctx)?;
     // SAFETY: not null.
     let socket = unsafe { storage::get_or_create(sk)? };
     socket.flags = LISTENER;
@@ -207,14 +207,16 @@ fn netns(ctx: &SockOpsContext) -> u64 {
 
 #[inline(always)]
 fn state(ctx: &SockOpsContext) -> Option<&'static mut Socket> {
-    // SAFETY: the context is valid; `sk` is checked for null.
-    unsafe {
-        let sk = (*ctx.ops).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        storage::get(sk)
-    }
+    let sk = sk(ctx)?;
+    // SAFETY: not null.
+    unsafe { storage::get(sk) }
+}
+
+#[inline(always)]
+fn sk(ctx: &SockOpsContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    (!sk.is_null()).then_some(sk)
 }
 
 #[inline(always)]

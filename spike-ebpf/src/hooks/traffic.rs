@@ -9,10 +9,13 @@ use spike_common::socket::{ADOPTED, ASKED, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, S
 
 use super::ALLOW;
 use crate::support::headers::{FIN, RST, Segment};
-use crate::support::{counts, sampling, storage};
+use crate::support::{counts, health, names, sampling, storage};
 
 /// A jump in sequence numbers beyond the largest window (RFC 7323: 2^30) is not a gap but a misread.
 const LARGEST_WINDOW: u32 = 1 << 30;
+
+/// Segments between two looks at a connection's round-trip time.
+const LOOK_EVERY: u32 = 16;
 
 #[cgroup_skb(egress)]
 fn spike_egress(ctx: SkBuffContext) -> i32 {
@@ -34,7 +37,7 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
         return None;
     }
     // SAFETY: the context is valid; both pointers are checked for null before use.
-    let socket = unsafe {
+    let (sk, socket) = unsafe {
         let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
         if sk.is_null() {
             return None;
@@ -43,16 +46,27 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
         if sk.is_null() {
             return None;
         }
-        storage::get(sk)?
+        (sk, storage::get(sk)?)
     };
     let stats = counts::stats(socket.edge)?;
+    if segment.is_datagram {
+        return datagram(ctx, socket, stats, &segment, egress);
+    }
     if sampling::sampled(ctx, socket) {
-        sampling::copy(ctx, socket, &segment, egress);
+        sampling::copy(ctx, socket, stats, &segment, egress);
     }
     if segment.payload != 0 {
         let fresh = advance(socket, &segment, egress);
         if fresh != 0 {
             record(socket, stats, egress, fresh);
+        } else if !egress {
+            // SAFETY: a map value.
+            unsafe { counts::add(&raw mut (*stats).retransmits, 1) };
+        }
+        socket.segments = socket.segments.wrapping_add(1);
+        if socket.segments % LOOK_EVERY == 1 || fresh == 0 {
+            // SAFETY: a full socket, not null, and a map value.
+            unsafe { health::look(sk, socket, stats) };
         }
     }
     if ends && socket.flags & (ADOPTED | ENDED) == ADOPTED {
@@ -63,6 +77,28 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
             if segment.flags & RST != 0 {
                 counts::add(&raw mut (*stats).reset, 1);
             }
+        }
+    }
+    Some(())
+}
+
+/// Datagrams are counted; those of DNS are looked into, and decoded.
+#[inline(always)]
+fn datagram(
+    ctx: &SkBuffContext,
+    socket: &mut Socket,
+    stats: *mut EdgeStats,
+    datagram: &Segment,
+    egress: bool,
+) -> Option<()> {
+    record(socket, stats, egress, datagram.payload);
+    if socket.original.port == names::PORT {
+        if !egress {
+            _ = names::learn(ctx.skb.skb, datagram.start, socket.task.cgroup);
+        }
+        // The agent needs each answer for its names.
+        if sampling::sampled(ctx, socket) || !egress {
+            sampling::copy(ctx, socket, stats, datagram, egress);
         }
     }
     Some(())

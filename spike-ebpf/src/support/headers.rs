@@ -12,12 +12,16 @@ use crate::support::counts;
 
 pub(crate) const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
+/// RFC 768.
+const UDP_HEADER: u32 = 8;
 /// TCP flags.
 pub(crate) const FIN: u8 = 1;
 pub(crate) const RST: u8 = 4;
 
-/// What the traffic hook needs of a TCP segment.
+/// What the traffic hook needs of a TCP segment or a UDP datagram.
 pub(crate) struct Segment {
+    pub(crate) is_datagram: bool,
+    /// Of TCP only, as are the flags.
     pub(crate) sequence: u32,
     pub(crate) flags: u8,
     /// Where the payload begins, in bytes from the IP header.
@@ -27,7 +31,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Reads a packet that starts with its IP header; none if it is not TCP. By direct access: this runs for every
+    /// Reads a packet that starts with its IP header; none if it is neither TCP nor UDP. By direct access: this runs for every
     /// packet of the host.
     #[inline(always)]
     pub(crate) fn read(ctx: &SkBuffContext) -> Option<Self> {
@@ -40,17 +44,24 @@ impl Segment {
         // SAFETY: every read below is within `data..end`, checked before it, as the verifier sees.
         unsafe {
             let first = *(data as *const u8);
-            let header = if first >> 4 == 4 {
-                if *((data + 9) as *const u8) != IPPROTO_TCP {
-                    return None;
-                }
-                (usize::from(first) & 0xf) << 2
+            let (protocol, header) = if first >> 4 == 4 {
+                (*((data + 9) as *const u8), (usize::from(first) & 0xf) << 2)
             } else {
-                if *((data + 6) as *const u8) != IPPROTO_TCP {
-                    return None;
-                }
-                40
+                (*((data + 6) as *const u8), 40)
             };
+            if protocol == IPPROTO_UDP {
+                let start = header as u32 + UDP_HEADER;
+                return Some(Self {
+                    is_datagram: true,
+                    sequence: 0,
+                    flags: 0,
+                    start,
+                    payload: length.saturating_sub(start),
+                });
+            }
+            if protocol != IPPROTO_TCP {
+                return None;
+            }
             let tcp = data + header;
             if tcp + 20 > end {
                 counts::count(Counter::PacketUnread);
@@ -61,6 +72,7 @@ impl Segment {
             let flags = *((tcp + 13) as *const u8);
             let start = header as u32 + offset;
             Some(Self {
+                is_datagram: false,
                 sequence,
                 flags,
                 start,
@@ -114,7 +126,7 @@ impl Ends {
 
 /// Copies a value out of a packet.
 #[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+pub(crate) fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes the whole value or fails; T is made of integers.
     unsafe {

@@ -8,7 +8,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkBuffContext;
 use spike_common::chance::roll;
 use spike_common::counter::Counter;
-use spike_common::sample::{ENDS, FIRST, LARGE, MIDDLE, RESETS, SENT, SERVES, SMALL, SampleHeader};
+use spike_common::edge::EdgeStats;
+use spike_common::sample::{DATAGRAM, ENDS, FIRST, LARGE, MIDDLE, RESETS, SENT, SERVES, SMALL, SampleHeader};
 use spike_common::socket::{ADOPTED, IN_KNOWN, OUT_KNOWN, SAMPLED, SERVER, Socket};
 
 use crate::maps::{CONFIG, SAMPLES};
@@ -36,27 +37,46 @@ pub(crate) fn sampled(ctx: &SkBuffContext, socket: &mut Socket) -> bool {
     socket.flags & SAMPLED != 0
 }
 
-/// Copies what fits of the segment.
+/// Copies what fits of the segment, and counts whether there was room.
 #[inline(always)]
-pub(crate) fn copy(ctx: &SkBuffContext, socket: &Socket, segment: &Segment, egress: bool) {
+pub(crate) fn copy(
+    ctx: &SkBuffContext,
+    socket: &Socket,
+    stats: *mut EdgeStats,
+    segment: &Segment,
+    egress: bool,
+) {
     const HEADER: u32 = size_of::<SampleHeader>() as u32;
-    if segment.payload <= SMALL as u32 - HEADER {
-        copy_into::<SMALL>(ctx, socket, segment, egress);
+    let copied = if segment.payload <= SMALL as u32 - HEADER {
+        copy_into::<SMALL>(ctx, socket, segment, egress)
     } else if segment.payload <= MIDDLE as u32 - HEADER {
-        copy_into::<MIDDLE>(ctx, socket, segment, egress);
+        copy_into::<MIDDLE>(ctx, socket, segment, egress)
     } else {
-        copy_into::<LARGE>(ctx, socket, segment, egress);
+        copy_into::<LARGE>(ctx, socket, segment, egress)
+    };
+    // SAFETY: `stats` is a map value.
+    unsafe {
+        if copied {
+            counts::add(&raw mut (*stats).sampled, 1);
+        } else {
+            counts::add(&raw mut (*stats).unsampled, 1);
+        }
     }
 }
 
 #[inline(always)]
-fn copy_into<const SIZE: usize>(ctx: &SkBuffContext, socket: &Socket, segment: &Segment, egress: bool) {
+fn copy_into<const SIZE: usize>(
+    ctx: &SkBuffContext,
+    socket: &Socket,
+    segment: &Segment,
+    egress: bool,
+) -> bool {
     const HEADER: usize = size_of::<SampleHeader>();
     // SAFETY: a map and a constant size; null is checked.
     let record = unsafe { bpf_ringbuf_reserve((&raw const SAMPLES).cast_mut().cast(), SIZE as u64, 0) };
     if record.is_null() {
         counts::count(Counter::SampleRingFull);
-        return;
+        return false;
     }
     let known = if egress { OUT_KNOWN } else { IN_KNOWN };
     let mut flags = 0;
@@ -66,6 +86,7 @@ fn copy_into<const SIZE: usize>(ctx: &SkBuffContext, socket: &Socket, segment: &
         (FIRST, socket.flags & (known | ADOPTED) == 0),
         (ENDS, segment.flags & FIN != 0),
         (RESETS, segment.flags & RST != 0),
+        (DATAGRAM, segment.is_datagram),
     ] {
         if is_set {
             flags |= flag;
@@ -86,7 +107,7 @@ fn copy_into<const SIZE: usize>(ctx: &SkBuffContext, socket: &Socket, segment: &
         if !none && bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.start, bytes.cast(), captured) != 0 {
             bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP));
             counts::count(Counter::PacketUnread);
-            return;
+            return false;
         }
         *header = SampleHeader {
             cookie: bpf_get_socket_cookie(ctx.skb.skb.cast()),
@@ -101,4 +122,5 @@ fn copy_into<const SIZE: usize>(ctx: &SkBuffContext, socket: &Socket, segment: &
         };
         bpf_ringbuf_submit(record, u64::from(BPF_RB_NO_WAKEUP));
     }
+    true
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::CounterView;
 use crate::model::ServiceKind;
 
 /// Who calls whom, summed since the agent's start.
@@ -12,10 +13,13 @@ pub struct MapView {
     pub at: String,
     /// One entry for each caller, destination and protocol.
     pub edges: Vec<EdgeView>,
+    /// What is not on the map, and why; only what was seen to be lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<CounterView>,
 }
 
 /// Calls from one process to one destination.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct EdgeView {
     /// Names it for as long as the agent runs.
     pub id: String,
@@ -29,12 +33,15 @@ pub struct EdgeView {
     pub destination: DestinationView,
     /// The end at which it was observed.
     pub role: Role,
-    /// What most of its decoded connections speak, such as `http`; `tcp` while that is not known.
+    /// What most of its decoded connections speak, such as `http`; `tcp` or `udp` while that is not known.
     pub protocol: String,
-    /// Connections opened.
+    /// Connections opened; of UDP, sockets that sent there.
     pub opened: u64,
     /// Attempts to connect that failed.
     pub failed: u64,
+    /// Of these, how many for which reason.
+    #[serde(default)]
+    pub failures: FailuresView,
     /// Connections torn down with a reset.
     pub reset: u64,
     /// Connections open now.
@@ -48,13 +55,61 @@ pub struct EdgeView {
     /// Time from a request's last byte to its response's first; none before the first call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyView>,
+    /// Segments that were sent again, by either end, SYNs included.
+    #[serde(default)]
+    pub retransmits: u64,
+    /// Mean of the smoothed round-trip times (RFC 6298) of its connections, in microseconds; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+    /// What decoding found out; none when nothing of it was sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<EdgeDecodingView>,
+}
+
+/// Why attempts to connect failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct FailuresView {
+    /// The other end refused, or a fault did (`ECONNREFUSED`).
+    pub refused: u64,
+    /// Nobody answered (`ETIMEDOUT`).
+    pub timed_out: u64,
+    /// There was no way to it (`EHOSTUNREACH`, `ENETUNREACH`).
+    pub unreachable: u64,
+    /// The caller gave up before there was an answer.
+    pub aborted: u64,
+    /// For another reason, or on a kernel that does not tell.
+    pub other: u64,
+}
+
+/// What decoding found out about an edge, of the connections that were sampled. The edge's other numbers are of all
+/// connections, and exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
+pub struct EdgeDecodingView {
+    /// Calls that were decoded.
+    pub calls: u64,
+    /// Of these, the failed ones.
+    pub failed: u64,
+    /// Segments that the decoder was given.
+    pub segments: u64,
+    /// Segments that it should have been given, but the ring buffer was full.
+    pub lost_segments: u64,
+    /// Calls that began but whose response, or times, could no longer be told.
+    pub lost_calls: u64,
+    /// Messages that are not what the protocol says.
+    pub undecodable: u64,
+    /// How often the decoder had to find the way again.
+    pub resyncs: u64,
+    /// How much of what was sampled is in these numbers: the share of segments that arrived, times the share of calls
+    /// that could be told.
+    pub confidence_percent: f64,
 }
 
 /// The end of a connection at which it was observed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// At the caller.
+    #[default]
     Client,
     /// At the destination.
     Server,
@@ -78,7 +133,7 @@ pub struct EndView {
 }
 
 /// What is called.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct DestinationView {
     /// IPv4 or IPv6 address; IPv4-mapped ones are shown as IPv4.
     pub address: String,
