@@ -11,12 +11,18 @@ mod calls;
 mod conversation;
 mod decoder;
 mod detect;
+pub mod dns;
 pub mod fold;
 mod http1;
+mod http2;
 mod kind;
 mod messages;
+mod mysql;
+mod postgres;
 mod redis;
+mod sql;
 mod stream;
+mod tls;
 mod trace;
 
 #[cfg(test)]

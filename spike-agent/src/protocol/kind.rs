@@ -2,10 +2,18 @@
 
 use std::fmt;
 
-use super::{Protocol, Side, Verdict, http1, redis};
+use super::{Protocol, Side, Verdict, dns, http1, http2, mysql, postgres, redis, tls};
 
 /// Every protocol; where several fit equally well, the first one is taken.
-pub(super) const ALL: &[Kind] = &[http1::KIND, redis::KIND];
+pub(super) const ALL: &[Kind] = &[
+    http1::KIND,
+    http2::KIND,
+    redis::KIND,
+    mysql::KIND,
+    postgres::KIND,
+    tls::KIND,
+    dns::KIND,
+];
 
 /// A protocol, before a conversation speaks it.
 pub struct Kind {
@@ -24,10 +32,20 @@ pub struct Kind {
 pub enum ProtocolName {
     /// HTTP/1.0 and 1.1.
     Http1,
-    /// HTTP/2, gRPC in it too.
+    /// HTTP/2.
     Http2,
+    /// gRPC, in a conversation of HTTP/2.
+    Grpc,
     /// Redis' RESP2 and RESP3.
     Redis,
+    /// MySQL's and MariaDB's.
+    MySql,
+    /// PostgreSQL's.
+    Postgres,
+    /// TLS.
+    Tls,
+    /// DNS, over TCP.
+    Dns,
     /// For tests of the framework.
     #[cfg(test)]
     Toy,
@@ -39,7 +57,12 @@ impl ProtocolName {
         match self {
             Self::Http1 => "http",
             Self::Http2 => "http2",
+            Self::Grpc => "grpc",
             Self::Redis => "redis",
+            Self::MySql => "mysql",
+            Self::Postgres => "postgresql",
+            Self::Tls => "tls",
+            Self::Dns => "dns",
             #[cfg(test)]
             Self::Toy => "toy",
         }
