@@ -6,6 +6,7 @@
 //! To add a protocol: a file with an implementation of [`Protocol`] and a `pub(super) const KIND: Kind`, a name in
 //! [`ProtocolName`], and an entry in [`kind::ALL`](kind).
 
+mod amqp;
 mod call;
 mod calls;
 mod conversation;
@@ -15,9 +16,14 @@ pub mod dns;
 pub mod fold;
 mod http1;
 mod http2;
+mod kafka;
 mod kind;
+mod memcached;
 mod messages;
+mod mongodb;
+mod mqtt;
 mod mysql;
+mod nats;
 mod postgres;
 mod redis;
 mod sql;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Protocol, Side, Verdict, dns, http1, http2, mysql, postgres, redis, tls};
+use super::{
+    Protocol, Side, Verdict, amqp, dns, http1, http2, kafka, memcached, mongodb, mqtt, mysql, nats, postgres,
+    redis, tls,
+};
 
 /// Every protocol; where several fit equally well, the first one is taken.
 pub(super) const ALL: &[Kind] = &[
@@ -13,6 +16,12 @@ pub(super) const ALL: &[Kind] = &[
     postgres::KIND,
     tls::KIND,
     dns::KIND,
+    memcached::KIND,
+    nats::KIND,
+    mqtt::KIND,
+    amqp::KIND,
+    mongodb::KIND,
+    kafka::KIND,
 ];
 
 /// A protocol, before a conversation speaks it.
@@ -46,6 +55,18 @@ pub enum ProtocolName {
     Tls,
     /// DNS, over TCP.
     Dns,
+    /// AMQP 0-9-1.
+    Amqp,
+    /// Kafka's.
+    Kafka,
+    /// Memcached's text and binary protocols.
+    Memcached,
+    /// MongoDB's wire protocol.
+    MongoDb,
+    /// MQTT 3.1, 3.1.1 and 5.
+    Mqtt,
+    /// NATS' client protocol.
+    Nats,
     /// For tests of the framework.
     #[cfg(test)]
     Toy,
@@ -63,6 +84,12 @@ impl ProtocolName {
             Self::Postgres => "postgresql",
             Self::Tls => "tls",
             Self::Dns => "dns",
+            Self::Amqp => "amqp",
+            Self::Kafka => "kafka",
+            Self::Memcached => "memcached",
+            Self::MongoDb => "mongodb",
+            Self::Mqtt => "mqtt",
+            Self::Nats => "nats",
             #[cfg(test)]
             Self::Toy => "toy",
         }

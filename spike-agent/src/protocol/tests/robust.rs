@@ -67,6 +67,7 @@ fn fed() -> impl Strategy<Value = Vec<Fed>> {
             .prop_map(String::into_bytes),
         "HTTP/1.1 (200|204|101|500) OK\r\n(Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n)?\r\n[0-9a-f\r\n]{0,20}"
             .prop_map(String::into_bytes),
+        "((PUB|MSG|HPUB|set|get|mg) [a-z]{1,3} ([0-9]{1,2} ){0,4}(noreply|q)?\r\n[a-z]{0,9}(\r\n)?){1,6}".prop_map(String::into_bytes),
         "([*$:+%>-][0-9]{1,3}\r\n[A-Za-z]{0,5}(\r\n)?){1,8}".prop_map(String::into_bytes),
         bytes(r"(PRI \* HTTP/2.0\r\n\r\nSM\r\n\r\n)?(\x00\x00[\x00-\x20][\x00-\x09][\x00\x01\x04\x05]\x00\x00\x00[\x00-\x05](\x82|\x84|\x86|\x88|\xbe|\x44\x02/.|.){0,32}){1,6}"),
         bytes(r"([QPBDECSHXFdcfpRKZT1-3nstAGIN]\x00\x00\x00[\x04-\x14](I|[a-z]\x00|\x00|select 1 from a|.){0,8}){1,8}"),

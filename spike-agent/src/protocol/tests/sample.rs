@@ -33,7 +33,7 @@ pub(crate) fn told(calls: &[Call]) -> Vec<(&str, &str, &str)> {
 /// Plays a sample again and again, each time with a part of it not captured, and checks that each call that is told is
 /// one of the whole conversation, with its times, or at most says that something of it is unknown.
 pub(crate) fn play_with_gaps(sample: &str, server_port: u16) {
-    let (packets, end) = packets(sample);
+    let (packets, end) = (packets(sample), ended(sample));
     let (whole, _) = play_in_pieces(sample, server_port, usize::MAX);
     for gap in 0..packets.len().min(80) {
         for how in [Gap::Packet, Gap::Start, Gap::End, Gap::Before] {
@@ -94,18 +94,19 @@ fn is_of(call: &Call, known: &Call) -> bool {
 
 fn play_in_pieces(sample: &str, server_port: u16, size: usize) -> (Vec<Call>, Losses) {
     let (mut conversation, mut calls) = (Conversation::new(server_port), Vec::new());
-    let (packets, end) = packets(sample);
-    for (side, at, bytes) in packets {
+    for (side, at, bytes) in packets(sample) {
         for piece in bytes.chunks(size) {
             conversation.data(side, at, piece, &mut calls);
         }
     }
-    conversation.end(end, End::Closed, &mut calls);
+    conversation.end(ended(sample), End::Closed, &mut calls);
     (calls, conversation.losses())
 }
 
-/// What was sent by whom and when, and when the conversation ended.
-fn packets(sample: &str) -> (Vec<(Side, u64, Vec<u8>)>, u64) {
+/// Who sent what, and when.
+pub(crate) type Packet = (Side, u64, Vec<u8>);
+
+pub(crate) fn packets(sample: &str) -> Vec<Packet> {
     let mut packets = Vec::new();
     for line in sample.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split(' ');
@@ -117,8 +118,13 @@ fn packets(sample: &str) -> (Vec<(Side, u64, Vec<u8>)>, u64) {
         let at = words.next().and_then(|at| at.parse().ok()).unwrap();
         packets.push((side, at, bytes(words.next().unwrap())));
     }
+    packets
+}
+
+/// When the conversation ended.
+fn ended(sample: &str) -> u64 {
     let end = sample.lines().find_map(|line| line.strip_prefix("E ")).unwrap();
-    (packets, end.parse().unwrap())
+    end.parse().unwrap()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
