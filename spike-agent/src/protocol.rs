@@ -6,17 +6,29 @@
 //! To add a protocol: a file with an implementation of [`Protocol`] and a `pub(super) const KIND: Kind`, a name in
 //! [`ProtocolName`], and an entry in [`kind::ALL`](kind).
 
+mod amqp;
 mod call;
 mod calls;
 mod conversation;
 mod decoder;
 mod detect;
+pub mod dns;
 pub mod fold;
 mod http1;
+mod http2;
+mod kafka;
 mod kind;
+mod memcached;
 mod messages;
+mod mongodb;
+mod mqtt;
+mod mysql;
+mod nats;
+mod postgres;
 mod redis;
+mod sql;
 mod stream;
+mod tls;
 mod trace;
 
 #[cfg(test)]

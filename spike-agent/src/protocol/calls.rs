@@ -118,10 +118,12 @@ impl Calls {
                 }
                 Some(self.open.len() - 1).map(|index| self.part(index, false))
             }
-            Event::Describe(key, request) => self.find(key, side, false).map(|index| {
+            Event::Describe(key, request) => {
+                let own = self.find(key, side, false);
+                let index = own.or_else(|| self.find(key, side.other(), true))?;
                 request.describe(&mut self.open[index].call);
-                self.part(index, false)
-            }),
+                Some(self.part(index, own.is_none()))
+            }
             Event::NoResponse(key) => self.find(key, side, false).map(|index| {
                 self.open[index].answered = false;
                 self.part(index, false)
@@ -179,6 +181,16 @@ impl Calls {
                 }
                 Some(part)
             }
+            Event::Skipped(key, status, failed) => {
+                let asked = self.find(key, side.other(), true);
+                let index = asked.or_else(|| self.find(key, side, false))?;
+                let part = self.part(index, asked.is_some());
+                let call = &mut self.open[index].call;
+                call.status = Some(call::bounded(status));
+                call.failed = failed;
+                self.finish(index, at, false, out);
+                Some(part)
+            }
         }
     }
 
@@ -213,6 +225,19 @@ impl Calls {
         self.drop_if(|_| true);
         self.sending = [None; 2];
         self.responding = [false; 2];
+    }
+
+    /// Only the request that `side` answers next stays open, as one of another protocol.
+    pub(super) fn upgrade(&mut self, side: Side, protocol: ProtocolName, id: u64) {
+        let kept = self
+            .find(Key::Order, side.other(), true)
+            .and_then(|index| self.open.remove(index));
+        self.drop_all();
+        self.open.extend(kept.map(|mut open| {
+            open.key = Key::Id(id);
+            open.call.protocol = protocol;
+            open
+        }));
     }
 
     /// The connection is over: what is open is given out as it stands.

@@ -70,6 +70,8 @@ pub enum Next {
     Unknown,
     /// This protocol.
     Protocol(ProtocolName),
+    /// This protocol, in which the server answers the open request under an id.
+    Upgraded(ProtocolName, u64),
 }
 
 /// Whether bytes are of a protocol.

@@ -54,6 +54,21 @@ impl Detector {
         if let Some(kind) = self.best(streams, Verdict::Yes) {
             return Found::Kind(kind);
         }
+        let spoken = streams.iter().all(|stream| !stream.held.is_empty());
+        if spoken && self.best(streams, Verdict::No).is_none() {
+            // Each side could speak something, but no two the same: one begins in the middle of a message.
+            let [client, server] = streams;
+            let older = if client.first_at() <= server.first_at() {
+                client
+            } else {
+                server
+            };
+            self.tries -= 1;
+            if older.mode != Mode::Unsynced || self.tries == 0 {
+                return Found::Nothing;
+            }
+            older.forget();
+        }
         // Both have spoken, and neither says enough: the port decides.
         let likely = self.best(streams, Verdict::Maybe).filter(|kind| {
             let both = streams.iter().all(|stream| !stream.held.is_empty());

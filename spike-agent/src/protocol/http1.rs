@@ -121,15 +121,17 @@ impl Http1 {
         }
         let asked = messages.asked();
         let (bodyless, tunnel) = (asked == Some("HEAD"), asked == Some("CONNECT") && code / 100 == 2);
+        let upgrade = field(head.headers, "upgrade").filter(|_| code == 101);
+        if upgrade.is_some_and(|name| name.eq_ignore_ascii_case(b"h2c")) {
+            // The response comes in its first stream (RFC 7540 section 3.2).
+            let next = Next::Upgraded(ProtocolName::Http2, 1);
+            return Step::Switch { bytes, next };
+        }
         messages.response(Order);
         messages.status(Order, code.to_string(), code >= 500);
         if code == 101 || tunnel {
             messages.response_end(Order);
-            let next = match field(head.headers, "upgrade") {
-                _ if tunnel => Next::Unknown,
-                Some(name) if name.eq_ignore_ascii_case(b"h2c") => Next::Protocol(ProtocolName::Http2),
-                _ => Next::Opaque,
-            };
+            let next = if tunnel { Next::Unknown } else { Next::Opaque };
             return Step::Switch { bytes, next };
         }
         let body = match body {

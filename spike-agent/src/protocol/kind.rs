@@ -2,10 +2,27 @@
 
 use std::fmt;
 
-use super::{Protocol, Side, Verdict, http1, redis};
+use super::{
+    Protocol, Side, Verdict, amqp, dns, http1, http2, kafka, memcached, mongodb, mqtt, mysql, nats, postgres,
+    redis, tls,
+};
 
 /// Every protocol; where several fit equally well, the first one is taken.
-pub(super) const ALL: &[Kind] = &[http1::KIND, redis::KIND];
+pub(super) const ALL: &[Kind] = &[
+    http1::KIND,
+    http2::KIND,
+    redis::KIND,
+    mysql::KIND,
+    postgres::KIND,
+    tls::KIND,
+    dns::KIND,
+    memcached::KIND,
+    nats::KIND,
+    mqtt::KIND,
+    amqp::KIND,
+    mongodb::KIND,
+    kafka::KIND,
+];
 
 /// A protocol, before a conversation speaks it.
 pub struct Kind {
@@ -24,10 +41,32 @@ pub struct Kind {
 pub enum ProtocolName {
     /// HTTP/1.0 and 1.1.
     Http1,
-    /// HTTP/2, gRPC in it too.
+    /// HTTP/2.
     Http2,
+    /// gRPC, in a conversation of HTTP/2.
+    Grpc,
     /// Redis' RESP2 and RESP3.
     Redis,
+    /// MySQL's and MariaDB's.
+    MySql,
+    /// PostgreSQL's.
+    Postgres,
+    /// TLS.
+    Tls,
+    /// DNS, over TCP.
+    Dns,
+    /// AMQP 0-9-1.
+    Amqp,
+    /// Kafka's.
+    Kafka,
+    /// Memcached's text and binary protocols.
+    Memcached,
+    /// MongoDB's wire protocol.
+    MongoDb,
+    /// MQTT 3.1, 3.1.1 and 5.
+    Mqtt,
+    /// NATS' client protocol.
+    Nats,
     /// For tests of the framework.
     #[cfg(test)]
     Toy,
@@ -39,7 +78,18 @@ impl ProtocolName {
         match self {
             Self::Http1 => "http",
             Self::Http2 => "http2",
+            Self::Grpc => "grpc",
             Self::Redis => "redis",
+            Self::MySql => "mysql",
+            Self::Postgres => "postgresql",
+            Self::Tls => "tls",
+            Self::Dns => "dns",
+            Self::Amqp => "amqp",
+            Self::Kafka => "kafka",
+            Self::Memcached => "memcached",
+            Self::MongoDb => "mongodb",
+            Self::Mqtt => "mqtt",
+            Self::Nats => "nats",
             #[cfg(test)]
             Self::Toy => "toy",
         }

@@ -1,6 +1,6 @@
 //! How a protocol says what it saw in a step.
 
-use super::{Call, Trace, call};
+use super::{Call, ProtocolName, Trace, call};
 
 /// How a response finds its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Request {
     pub operation: String,
     /// What it is done to, with few distinct values; empty leaves what was said before.
     pub target: String,
+    /// If another one than the conversation's: one that it carries.
+    pub protocol: Option<ProtocolName>,
     /// The caller's trace.
     pub trace: Option<Trace>,
     /// Names and values; kept while there is room.
@@ -41,6 +43,7 @@ impl Request {
         if !self.target.is_empty() {
             call.target = call::bounded(self.target);
         }
+        call.protocol = self.protocol.unwrap_or(call.protocol);
         call.trace = self.trace.or(call.trace.take());
         for (name, value) in self.details {
             call.details.set(name, value);
@@ -58,12 +61,16 @@ pub(super) enum Event {
     Response(Key),
     Status(Key, String, bool),
     ResponseEnd(Key),
+    Skipped(Key, String, bool),
 }
 
 impl Event {
     /// Whether it happens with the last byte of the step, and not with the first.
     pub(super) fn is_end(&self) -> bool {
-        matches!(self, Self::RequestEnd(_) | Self::ResponseEnd(_) | Self::Cancel(_))
+        matches!(
+            self,
+            Self::RequestEnd(_) | Self::ResponseEnd(_) | Self::Cancel(_) | Self::Skipped(..)
+        )
     }
 }
 
@@ -81,7 +88,7 @@ impl Messages<'_> {
         self.events.push(Event::Request(key, request));
     }
 
-    /// More is known of a request that began.
+    /// More is known of a call that began: one that this side asked for or, if there is none, the other one.
     pub fn describe(&mut self, key: Key, request: Request) {
         self.events.push(Event::Describe(key, request));
     }
@@ -127,6 +134,12 @@ impl Messages<'_> {
     /// The response, and so the call, ends with the last byte of the step.
     pub fn response_end(&mut self, key: Key) {
         self.events.push(Event::ResponseEnd(key));
+    }
+
+    /// With this step a call is over and will have no response, or no more of it: one that the other side asked for or,
+    /// if there is none, this one. May be said of several calls.
+    pub fn skipped(&mut self, key: Key, status: impl Into<String>, failed: bool) {
+        self.events.push(Event::Skipped(key, status.into(), failed));
     }
 
     /// The operation that the next response in order from this side answers, if known.

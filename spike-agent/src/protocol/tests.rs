@@ -4,6 +4,7 @@
 //! an id and else by it; `O` is not answered, `I` is interim, `C` cancels, `T` has a body up to the end, `U` leaves the
 //! protocol.
 
+mod damaged;
 mod gaps;
 mod matching;
 mod robust;

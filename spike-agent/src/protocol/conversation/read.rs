@@ -245,9 +245,14 @@ impl Conversation {
     }
 
     fn switch(&mut self, side: Side, next: Next) {
-        self.calls.drop_all();
+        match next {
+            Next::Upgraded(name, id) => self.calls.upgrade(side, name, id),
+            _ => self.calls.drop_all(),
+        }
         let kind = match next {
-            Next::Protocol(name) => self.kinds.iter().find(|kind| kind.name == name),
+            Next::Protocol(name) | Next::Upgraded(name, _) => {
+                self.kinds.iter().find(|kind| kind.name == name)
+            }
             Next::Opaque | Next::Unknown => None,
         };
         match (kind, next) {

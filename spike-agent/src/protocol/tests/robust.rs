@@ -1,6 +1,6 @@
 //! Any bytes, in any pieces: the same calls, no panic, bounded memory.
 
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, string::bytes_regex};
 
 use super::{Call, Conversation, EAGER, End, Kind, PATIENT, Side, Talk};
 use crate::protocol::{kind::ALL, stream::HEAD_LIMIT};
@@ -54,6 +54,11 @@ enum Fed {
     Missing(bool, Option<u64>),
 }
 
+/// Bytes by a regex, in which `.` is any of them.
+fn bytes(regex: &str) -> impl Strategy<Value = Vec<u8>> {
+    bytes_regex(&format!("(?s-u:{regex})")).unwrap()
+}
+
 fn fed() -> impl Strategy<Value = Vec<Fed>> {
     let lines = prop_oneof![
         vec(any::<u8>(), 0..200),
@@ -62,7 +67,13 @@ fn fed() -> impl Strategy<Value = Vec<Fed>> {
             .prop_map(String::into_bytes),
         "HTTP/1.1 (200|204|101|500) OK\r\n(Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n)?\r\n[0-9a-f\r\n]{0,20}"
             .prop_map(String::into_bytes),
+        "((PUB|MSG|HPUB|set|get|mg) [a-z]{1,3} ([0-9]{1,2} ){0,4}(noreply|q)?\r\n[a-z]{0,9}(\r\n)?){1,6}".prop_map(String::into_bytes),
         "([*$:+%>-][0-9]{1,3}\r\n[A-Za-z]{0,5}(\r\n)?){1,8}".prop_map(String::into_bytes),
+        bytes(r"(PRI \* HTTP/2.0\r\n\r\nSM\r\n\r\n)?(\x00\x00[\x00-\x20][\x00-\x09][\x00\x01\x04\x05]\x00\x00\x00[\x00-\x05](\x82|\x84|\x86|\x88|\xbe|\x44\x02/.|.){0,32}){1,6}"),
+        bytes(r"([QPBDECSHXFdcfpRKZT1-3nstAGIN]\x00\x00\x00[\x04-\x14](I|[a-z]\x00|\x00|select 1 from a|.){0,8}){1,8}"),
+        bytes(r"(\x00\x00\x00\x08\x04\xd2\x16[\x2e\x2f])?\x00\x00\x00\x10\x00\x03\x00\x00user\x00a\x00\x00|[NSG]"),
+        bytes(r"([\x14-\x17]\x03[\x01-\x03]\x00[\x01-\x14]([\x01\x02\x0b]\x00\x00[\x00-\x08])?.{0,16}){1,6}"),
+        bytes(r"(\x00[\x0c-\x20]\x00[\x01-\x03][\x01\x81][\x00-\x05]\x00\x01\x00\x00\x00\x00\x00\x00(\x01[a-z]){0,2}\x00\x00\x01\x00\x01.{0,3}){1,4}"),
     ];
     let one = prop_oneof![
         8 => (any::<bool>(), lines).prop_map(|(client, bytes)| Fed::Data(client, bytes)),
