@@ -121,6 +121,9 @@ pub fn attached_programs(world: &World) -> Vec<String> {
         done.stdout,
         done.stderr
     );
+    if true {
+        eprintln!("{} {}", done.stdout, done.stderr);
+    }
     let words = done.stdout.split_whitespace();
     words
         .filter(|word| word.starts_with("spike_"))

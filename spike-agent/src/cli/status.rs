@@ -42,6 +42,7 @@ fn describe(status: &Status) -> String {
          edges      {}\n\
          faults     {}\n\
          captures   {}\n\
+         decoding   {} % of connections, {} segments; {} % of a core used, {} % allowed\n\
          intercept  {armed}\n",
         status.version,
         status.pid,
@@ -51,7 +52,18 @@ fn describe(status: &Status) -> String {
         status.edges,
         status.faults,
         status.captures,
+        status.decoding.sampled_percent,
+        status.decoding.segments,
+        status.decoding.used_percent,
+        status.decoding.budget_percent,
     );
+    if status.decoding.not_followed > 0 {
+        let _ = writeln!(
+            text,
+            "           {} segments passed over: too many connections at once",
+            status.decoding.not_followed
+        );
+    }
     if !status.intercept.namespaces.is_empty() {
         let mut table = Table::new([
             Column::Text("NAMESPACE"),

@@ -19,6 +19,8 @@ pub(crate) struct Report {
     skipped: u64,
     /// Name and end of each test, in the order of their ends.
     outcomes: Vec<(String, Outcome)>,
+    /// A test that runs, and has printed something.
+    running: Option<String>,
     /// Commands that failed; one may have failed before it ran a test.
     failures: Vec<String>,
 }
@@ -32,22 +34,19 @@ impl Report {
             self.skipped += count(result, "ignored");
             return;
         }
-        let Some((name, outcome)) = line
+        let started = line
             .strip_prefix("test ")
-            .and_then(|rest| rest.split_once(" ... "))
-        else {
-            return;
+            .and_then(|rest| rest.split_once(" ..."));
+        // What a test prints comes between its name and its end.
+        let (name, end) = match (started, self.running.take()) {
+            (Some((name, end)), _) => (name.trim().to_owned(), end),
+            (None, Some(name)) => (name, line),
+            (None, None) => return,
         };
-        let outcome = if let Some(reason) = outcome.strip_prefix("ignored") {
-            Outcome::Ignored(reason_of(reason))
-        } else if outcome.starts_with("FAILED") {
-            Outcome::Failed
-        } else if outcome.starts_with("ok") {
-            Outcome::Passed
-        } else {
-            return;
-        };
-        self.outcomes.push((name.trim().to_owned(), outcome));
+        match outcome(end.trim()) {
+            Some(outcome) => self.outcomes.push((name, outcome)),
+            None => self.running = Some(name),
+        }
     }
 
     /// Name and end of each test, in the order of their ends.
@@ -98,6 +97,18 @@ impl Report {
     }
 }
 
+/// How a test ended by what its runner says; none while it has not.
+fn outcome(end: &str) -> Option<Outcome> {
+    if let Some(reason) = end.strip_prefix("ignored") {
+        return Some(Outcome::Ignored(reason_of(reason)));
+    }
+    match end.split([' ', ',']).next() {
+        Some("FAILED") => Some(Outcome::Failed),
+        Some("ok") => Some(Outcome::Passed),
+        _ => None,
+    }
+}
+
 /// The number before `word` in `ok. 3 passed; 0 failed; 1 ignored; ...`.
 fn count(result: &str, word: &str) -> u64 {
     let words: Vec<&str> = result
@@ -134,7 +145,10 @@ mod tests {
             "test slow ... ignored, takes an hour",
             "test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test sees_a_call ... ignored (not root)",
-            "test breaks_a_call ... FAILED",
+            "test breaks_a_call ... ",
+            "thread 'main' panicked at system/latency.rs:1:2:",
+            "it took 5 s",
+            "FAILED",
             "test result: FAILED. 4 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 2.10s",
         ] {
             report.read(line);
