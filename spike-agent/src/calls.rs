@@ -16,6 +16,6 @@ mod worker;
 
 pub use book::{Book, EdgeProtocol};
 pub use budget::{Budget, Turn};
-pub use connections::{Connections, Sample};
+pub use connections::{Connections, Sample, Want};
 pub use feed::{EdgeCall, Feed, Followed};
 pub use worker::{Source, Worker};

@@ -24,6 +24,12 @@ pub const MIDDLE: usize = 4096;
 /// The last size.
 pub const LARGE: usize = 16_384;
 
+/// How much of its large segments the agent wants of a connection, where the largest record is too small or too large:
+/// all of them.
+pub const WANT_WHOLE: u32 = 1;
+/// The same: as little as may be, since it cannot be decoded.
+pub const WANT_LITTLE: u32 = 2;
+
 /// Goes ahead of a segment's bytes. The record is longer than header and bytes; what follows means nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

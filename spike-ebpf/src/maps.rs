@@ -105,6 +105,10 @@ pub(crate) static PACKETS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0
 #[map]
 pub(crate) static SAMPLES: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// agent --`WANT_WHOLE` or `WANT_LITTLE` by cookie--> traffic.
+#[map]
+pub(crate) static WANTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
+
 /// A packet on its way to the ring buffer.
 #[repr(C)]
 pub(crate) struct PacketScratch {

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::world::{Done, Place, World, finish, start};
+use crate::{
+    needs,
+    world::{Done, Place, World, finish, start},
+};
 
 /// What curl saw.
 #[derive(Clone, Debug)]
@@ -109,21 +112,14 @@ fn quiet(command: &mut Command) -> String {
 /// Names of Spike's programs that bpftool finds attached to the world's cgroups.
 pub fn attached_programs(world: &World) -> Vec<String> {
     let mut command = Command::new("bpftool");
-    command
-        .args(["cgroup", "tree"])
-        .arg(&world.cgroup)
-        .stdin(Stdio::null());
-    let done = finish(start(&mut command), "bpftool");
-    assert_eq!(
-        done.code(),
-        0,
-        "bpftool cgroup tree: {}{}",
-        done.stdout,
-        done.stderr
-    );
-    if true {
-        eprintln!("{} {}", done.stdout, done.stderr);
+    // It cannot read what older kernels say of a cgroup: there, all programs of the machine.
+    if needs::kernel_version() < (6, 0) {
+        command.args(["prog", "show"]);
+    } else {
+        command.args(["cgroup", "tree"]).arg(&world.cgroup);
     }
+    let done = finish(start(command.stdin(Stdio::null())), "bpftool");
+    assert_eq!(done.code(), 0, "bpftool: {}{}", done.stdout, done.stderr);
     let words = done.stdout.split_whitespace();
     words
         .filter(|word| word.starts_with("spike_"))

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use spike_common::sample::{DATAGRAM, ENDS, FIRST, RESETS, SENT, SERVES};
+use spike_common::sample::{DATAGRAM, ENDS, FIRST, RESETS, SENT, SERVES, WANT_LITTLE, WANT_WHOLE};
 
-use crate::calls::{Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Worker};
+use crate::calls::{Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Want, Worker};
 use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
 use crate::model::edge::{Decoded, EdgeSample};
@@ -229,5 +229,13 @@ impl Source for KernelSource {
 
     fn choose(&mut self, turn: Turn) {
         self.samples.choose(turn.below, turn.seed);
+    }
+
+    fn want(&mut self, cookie: u64, want: Want) {
+        let want = match want {
+            Want::Whole => WANT_WHOLE,
+            Want::Little => WANT_LITTLE,
+        };
+        self.samples.want(cookie, want);
     }
 }

@@ -39,11 +39,22 @@ pub struct Sample<'a> {
     pub reset: bool,
 }
 
+/// How much of a connection's large segments is wanted, of which usually the start is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// All of them: messages lie within.
+    Whole,
+    /// As little as may be: there is nothing to decode.
+    Little,
+}
+
 /// Every connection that is sampled now.
 #[derive(Default)]
 pub struct Connections {
     open: HashMap<u64, Connection>,
     datagrams: Datagrams,
+    /// What is wanted of connections from now on.
+    wants: Vec<(u64, Want)>,
     /// Reused for each sample.
     calls: Vec<Call>,
 }
@@ -54,6 +65,8 @@ struct Connection {
     /// By [`Side`]: client, server.
     directions: [Direction; 2],
     last_ns: u64,
+    /// What was asked for.
+    want: Option<Want>,
     /// What the book has been told.
     told: (Option<ProtocolName>, Losses),
 }
@@ -86,11 +99,14 @@ impl Connections {
                 conversation: Conversation::new(sample.port),
                 directions: [Direction::default(); 2],
                 last_ns: sample.at_ns,
+                want: None,
                 told: (None, Losses::default()),
             }),
         };
         connection.last_ns = sample.at_ns;
-        connection.read(sample, &mut self.calls);
+        if let Some(want) = connection.read(sample, &mut self.calls) {
+            self.wants.push((sample.cookie, want));
+        }
         let over = connection.end(sample, &mut self.calls);
         connection.tell(&mut self.calls, book, out);
         if over {
@@ -112,6 +128,11 @@ impl Connections {
         });
     }
 
+    /// Takes what is wanted of connections, by cookie, from now on.
+    pub fn take_wants(&mut self) -> Vec<(u64, Want)> {
+        std::mem::take(&mut self.wants)
+    }
+
     /// How many connections are followed.
     pub fn len(&self) -> usize {
         self.open.len()
@@ -124,9 +145,13 @@ impl Connections {
 }
 
 impl Connection {
-    fn read(&mut self, sample: &Sample<'_>, calls: &mut Vec<Call>) {
-        if sample.length == 0 || self.conversation.is_opaque() {
-            return;
+    /// Gives what is wanted of the connection from now on, when that is new.
+    fn read(&mut self, sample: &Sample<'_>, calls: &mut Vec<Call>) -> Option<Want> {
+        if self.conversation.is_opaque() {
+            return self.wants(Want::Little);
+        }
+        if sample.length == 0 {
+            return None;
         }
         let (from, at) = (sample.from, sample.at_ns);
         let other = self.directions[index(from.other())].next;
@@ -153,7 +178,7 @@ impl Connection {
             }
         }
         if skip >= sample.length {
-            return;
+            return None;
         }
         direction.next = Some(sample.sequence.wrapping_add(sample.length));
         let copied = u32::try_from(sample.bytes.len())
@@ -164,10 +189,21 @@ impl Connection {
             self.conversation.data(from, at, fresh, calls);
         }
         let missing = sample.length - copied.max(skip);
-        if missing > 0 {
-            self.conversation
-                .missing(from, at, Some(u64::from(missing)), calls);
+        if missing == 0 {
+            return None;
         }
+        let before = self.conversation.losses();
+        self.conversation
+            .missing(from, at, Some(u64::from(missing)), calls);
+        // More was lost than a body.
+        let is_loss = self.conversation.losses() != before;
+        is_loss.then(|| self.wants(Want::Whole)).flatten()
+    }
+
+    fn wants(&mut self, want: Want) -> Option<Want> {
+        let is_new = self.want != Some(want);
+        self.want = Some(want);
+        is_new.then_some(want)
     }
 
     /// Whether the connection is over.

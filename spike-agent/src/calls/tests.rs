@@ -278,3 +278,19 @@ fn a_query_finds_its_answer_or_is_told_without() {
     player.take(&garbage);
     assert_eq!(player.book.edge(3).unwrap().losses.undecodable, 1);
 }
+
+#[test]
+fn segments_are_wanted_whole_where_more_than_a_body_is_lost() {
+    let mut player = Player::new();
+    player.open();
+    let requests = [REQUEST, REQUEST].concat();
+    let request = player.sample(Side::Client, 127, &requests);
+    player.take(&request);
+    // Of two responses the second is not copied.
+    let mut responses = player.sample(Side::Server, 540, RESPONSE);
+    responses.length += 40;
+    player.take(&responses);
+    assert_eq!(player.connections.take_wants(), [(7, super::Want::Whole)]);
+    player.take(&responses);
+    assert_eq!(player.connections.take_wants(), []);
+}

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Book, Budget, Connections, EdgeCall, Feed, Sample, Turn};
+use super::{Book, Budget, Connections, EdgeCall, Feed, Sample, Turn, Want};
 
 /// Between two looks at the samples.
 const REST: Duration = Duration::from_millis(20);
@@ -27,6 +27,9 @@ pub trait Source: Send + 'static {
 
     /// Chooses the connections that are sampled from now on.
     fn choose(&mut self, turn: Turn);
+
+    /// Says how much of a connection's large segments is wanted from now on.
+    fn want(&mut self, cookie: u64, want: Want);
 }
 
 /// The running thread; ends when dropped.
@@ -100,6 +103,9 @@ fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
             read
         };
         samples += read;
+        for (cookie, want) in connections.take_wants() {
+            source.want(cookie, want);
+        }
         feed.give(&mut calls);
         if since.elapsed() >= ADJUST {
             let mut book = lock(&shared.book);

@@ -50,6 +50,12 @@ impl Samples {
         count
     }
 
+    /// Has large segments of a connection, should it be sampled, copied as `want` says: `WANT_WHOLE` or `WANT_LITTLE`.
+    pub fn want(&self, cookie: u64, want: u32) {
+        // Full is not a case: the least used goes.
+        _ = lock(&self.kernel.wants).insert(cookie, want, 0);
+    }
+
     /// Has connections sampled whose roll with `seed` is below `below`; all ones for each of them.
     pub fn choose(&self, below: u32, seed: u32) {
         let chosen = self.kernel.configure(|config| {
