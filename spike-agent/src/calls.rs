@@ -10,6 +10,7 @@ mod budget;
 mod connections;
 mod datagrams;
 mod feed;
+mod order;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -61,8 +61,8 @@ pub struct Socket {
     pub segments: u32,
     /// Retransmissions of this end that are counted already.
     pub retransmits: u32,
-    /// Written out.
-    pub padding: u32,
+    /// Large segments that were sampled, as far as it matters.
+    pub large: u32,
 }
 layout!(Socket, size = 120, align = 8);
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use super::{book::Book, datagrams::Datagrams, feed::EdgeCall};
+use super::{book::Book, datagrams::Datagrams, feed::EdgeCall, order::Waiting};
 use crate::protocol::{Call, Conversation, End, Losses, ProtocolName, Side};
 
 /// Connections that are followed at a time; samples of more are counted and dropped.
@@ -65,6 +65,7 @@ struct Connection {
     /// By [`Side`]: client, server.
     directions: [Direction; 2],
     last_ns: u64,
+    waiting: Waiting,
     /// What was asked for.
     want: Option<Want>,
     /// What the book has been told.
@@ -99,15 +100,17 @@ impl Connections {
                 conversation: Conversation::new(sample.port),
                 directions: [Direction::default(); 2],
                 last_ns: sample.at_ns,
+                waiting: Waiting::default(),
                 want: None,
                 told: (None, Losses::default()),
             }),
         };
         connection.last_ns = sample.at_ns;
-        if let Some(want) = connection.read(sample, &mut self.calls) {
-            self.wants.push((sample.cookie, want));
+        let want = connection.want;
+        let over = connection.take(sample, &mut self.calls);
+        if let Some(new) = connection.want.filter(|_| connection.want != want) {
+            self.wants.push((sample.cookie, new));
         }
-        let over = connection.end(sample, &mut self.calls);
         connection.tell(&mut self.calls, book, out);
         if over {
             self.open.remove(&sample.cookie);
@@ -119,6 +122,11 @@ impl Connections {
         self.datagrams.expire(now_ns, book, out);
         let calls = &mut self.calls;
         self.open.retain(|_, connection| {
+            if !connection.waiting.is_empty() {
+                let over = connection.catch_up(now_ns, calls);
+                connection.tell(calls, book, out);
+                return !over;
+            }
             if now_ns.saturating_sub(connection.last_ns) < IDLE_NS {
                 return true;
             }
@@ -145,10 +153,51 @@ impl Connections {
 }
 
 impl Connection {
-    /// Gives what is wanted of the connection from now on, when that is new.
+    /// Takes a sample, in its turn. Whether the connection is over.
+    fn take(&mut self, sample: &Sample<'_>, calls: &mut Vec<Call>) -> bool {
+        let is_early = self.is_early(sample.from, sample.sequence);
+        let waits = is_early || !(self.waiting.is_empty() || self.is_missing(sample));
+        if waits && !self.conversation.is_opaque() {
+            self.waiting.push(sample);
+        } else if self.read_and_end(sample, calls) {
+            return true;
+        }
+        self.catch_up(sample.at_ns, calls)
+    }
+
+    /// Reads what has waited long enough. Whether the connection is over.
+    fn catch_up(&mut self, now_ns: u64, calls: &mut Vec<Call>) -> bool {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut over = false;
+        while !over && let Some(next) = waiting.next(now_ns, |from, sequence| self.is_early(from, sequence)) {
+            over = self.read_and_end(&next.sample(), calls);
+        }
+        self.waiting = waiting;
+        over
+    }
+
+    /// Whether something of its direction that came before is not there yet.
+    fn is_early(&self, from: Side, sequence: u32) -> bool {
+        let next = self.directions[index(from)].next;
+        next.is_some_and(|next| sequence.wrapping_sub(next).cast_signed() > 0)
+    }
+
+    /// Whether this is what the first of those that wait is waiting for.
+    fn is_missing(&self, sample: &Sample<'_>) -> bool {
+        self.waiting.first_from() == Some(sample.from)
+    }
+
+    fn read_and_end(&mut self, sample: &Sample<'_>, calls: &mut Vec<Call>) -> bool {
+        if let Some(want) = self.read(sample, calls) {
+            self.want = Some(want);
+        }
+        self.end(sample, calls)
+    }
+
+    /// Gives what is wanted of the connection from now on, when that is to be told.
     fn read(&mut self, sample: &Sample<'_>, calls: &mut Vec<Call>) -> Option<Want> {
         if self.conversation.is_opaque() {
-            return self.wants(Want::Little);
+            return Some(Want::Little);
         }
         if sample.length == 0 {
             return None;
@@ -196,14 +245,7 @@ impl Connection {
         self.conversation
             .missing(from, at, Some(u64::from(missing)), calls);
         // More was lost than a body.
-        let is_loss = self.conversation.losses() != before;
-        is_loss.then(|| self.wants(Want::Whole)).flatten()
-    }
-
-    fn wants(&mut self, want: Want) -> Option<Want> {
-        let is_new = self.want != Some(want);
-        self.want = Some(want);
-        is_new.then_some(want)
+        (self.conversation.losses() != before).then_some(Want::Whole)
     }
 
     /// Whether the connection is over.

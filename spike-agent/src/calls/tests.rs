@@ -57,6 +57,12 @@ impl Player {
         self.take(&response);
     }
 
+    fn expire_after(&mut self, ns: u64) {
+        self.at_ns += ns;
+        let (book, calls) = (&mut self.book, &mut self.calls);
+        self.connections.expire(self.at_ns, book, calls);
+    }
+
     fn targets(&self) -> Vec<&str> {
         self.calls
             .iter()
@@ -124,6 +130,8 @@ fn a_lost_segment_is_a_gap_and_no_wrong_pair() {
     player.take(&next);
     let answer = player.sample(Side::Server, 580, RESPONSE);
     player.take(&answer);
+    assert_eq!(player.targets(), ["/"], "it may yet come");
+    player.expire_after(60_000_000);
     assert_eq!(player.targets().first(), Some(&"/"));
     assert!(!player.targets().contains(&"/b"));
     for entry in &player.calls {
@@ -293,4 +301,33 @@ fn segments_are_wanted_whole_where_more_than_a_body_is_lost() {
     assert_eq!(player.connections.take_wants(), [(7, super::Want::Whole)]);
     player.take(&responses);
     assert_eq!(player.connections.take_wants(), []);
+}
+
+#[test]
+fn what_overtook_is_put_right() {
+    let mut player = Player::new();
+    player.open();
+    let (first, second) = REQUEST.split_at(10);
+    let late = player.sample(Side::Client, 127, first);
+    let early = player.sample(Side::Client, 137, second);
+    let response = player.sample(Side::Server, 540, RESPONSE);
+    for sample in [&early, &response, &late] {
+        player.take(sample);
+    }
+    assert_eq!(player.targets(), ["/", "/b"]);
+    let call = &player.calls[1].call;
+    assert_eq!((call.started_ns, call.ended_ns), (late.at_ns, response.at_ns));
+    assert_eq!(player.book.edge(3).unwrap().losses.resyncs, 0);
+}
+
+#[test]
+fn waiting_is_bounded() {
+    let mut player = Player::new();
+    player.open();
+    for index in 0..1_000 {
+        let sample = player.sample(Side::Server, 10_000 + index * 100, RESPONSE);
+        player.take(&sample);
+    }
+    let lost = player.book.edge(3).unwrap().losses;
+    assert!(lost.resyncs > 0, "{lost:?}");
 }

@@ -18,6 +18,8 @@ use crate::maps::{CONFIG, SAMPLES, WANTS};
 use crate::support::counts;
 use crate::support::headers::{FIN, RST, Segment};
 
+/// Large segments of a new connection that are copied whole: at most 4 MiB.
+const WHOLE_AT_FIRST: u32 = 64;
 /// Pieces that a segment is copied in where the agent needs all of it: enough for the largest without BIG TCP (64 KiB).
 const PIECES: u32 = 5;
 
@@ -46,13 +48,17 @@ pub(crate) fn sampled(ctx: &SkBuffContext, socket: &mut Socket) -> bool {
 #[inline(always)]
 pub(crate) fn copy(
     ctx: &SkBuffContext,
-    socket: &Socket,
+    socket: &mut Socket,
     stats: *mut EdgeStats,
     segment: &Segment,
     egress: bool,
 ) {
     let whole = Piece::of(socket, segment, egress);
-    let want = if whole.length > room(MIDDLE) { want(ctx) } else { 0 };
+    let want = if whole.length > room(MIDDLE) {
+        want(ctx, socket)
+    } else {
+        0
+    };
     let copied = if whole.length <= room(SMALL) || want == WANT_LITTLE {
         copy_into::<SMALL>(ctx, socket, &whole)
     } else if whole.length <= room(MIDDLE) {
@@ -77,11 +83,19 @@ const fn room(record: usize) -> u32 {
     (record - size_of::<SampleHeader>()) as u32
 }
 
-/// What the agent wants of this connection's large segments; 0 for the usual.
+/// What the agent wants of this connection's large segments; 0 for the usual. The first ones it gets whole, since it
+/// cannot have said yet.
 #[inline(always)]
-fn want(ctx: &SkBuffContext) -> u32 {
+fn want(ctx: &SkBuffContext, socket: &mut Socket) -> u32 {
     // SAFETY: the helper takes this context; the value is copied at once.
-    unsafe { WANTS.get(bpf_get_socket_cookie(ctx.skb.skb.cast())) }.map_or(0, |want| *want)
+    match unsafe { WANTS.get(bpf_get_socket_cookie(ctx.skb.skb.cast())) } {
+        Some(want) => *want,
+        None if socket.large < WHOLE_AT_FIRST => {
+            socket.large += 1;
+            WANT_WHOLE
+        }
+        None => 0,
+    }
 }
 
 /// A part of a segment's payload, told as if it was a segment.
