@@ -15,9 +15,11 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-pub(crate) const PROGRAMS: [&str; 9] = [
+pub(crate) const PROGRAMS: [&str; 11] = [
     "nginx",
     "redis-server",
+    "h2load",
+    "dnsmasq",
     "curl",
     "iperf3",
     "tshark",
@@ -30,7 +32,8 @@ pub(crate) const PROGRAMS: [&str; 9] = [
 /// Run all tests: unit and property tests, then the system tests.
 ///
 /// The system tests need root and real servers. As root they must run, and so they must where `sudo` asks for no
-/// password: then the test programs alone run as root. Else they are reported as ignored. They use the release binary that this verb builds first. Nothing is installed: `scripts/setup.sh --test` does that.
+/// password: then the test programs alone run as root. Else they are reported as ignored. They use the release binary that
+/// this verb builds first. Nothing is installed: `scripts/setup.sh --test` does that.
 /// The last lines give every ignored test with its reason, and the totals.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {

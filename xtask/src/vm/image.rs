@@ -14,7 +14,18 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 6] = ["redis-cli", "sh", "setpriv", "tc", "true", "sleep"];
+const SMALL_PROGRAMS: [&str; 10] = [
+    "getent",
+    "mount",
+    "redis-benchmark",
+    "redis-cli",
+    "setpriv",
+    "sh",
+    "sleep",
+    "tc",
+    "true",
+    "unshare",
+];
 
 /// Files that programs read besides their libraries.
 const DATA: [&str; 7] = [
@@ -69,6 +80,9 @@ pub(crate) fn build(
         symlink(target, root.join(link))?;
     }
     symlink("bin", root.join("usr/sbin"))?;
+    // Tests put their own over it.
+    fs::write(root.join("etc/resolv.conf"), "")?;
+    fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
     copy(init, &root.join("init"))?;
     strip(init, &root.join("init"));
     copy(spike, &root.join("usr/bin/spike"))?;
