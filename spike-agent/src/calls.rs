@@ -8,6 +8,7 @@
 mod book;
 mod budget;
 mod connections;
+mod datagrams;
 mod feed;
 #[cfg(test)]
 mod tests;

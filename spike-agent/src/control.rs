@@ -11,15 +11,19 @@ pub use captures::CaptureStream;
 pub use error::ControlError;
 pub use planes::{CaptureCounts, CaptureHandle, Planes};
 
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, stream::BoxStream};
 
 use self::{captures::Captures, execs::Execs};
 use crate::{
     fault::book::{ArmedFault, Book},
     model::{
-        CaptureSpec, Fault, FieldError, RawCapture, RawFault,
-        view::{CallEvent, CaptureView, ExecView, FaultList, FaultView, MapView, PanicView, Status},
+        CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault,
+        view::{
+            CallEvent, CaptureView, EdgeDetailView, ExecView, FaultList, FaultView, MapView, PanicView,
+            ServiceList, Status,
+        },
     },
+    topology::services,
 };
 
 /// Carries out what operators ask for; cheap to clone.
@@ -57,9 +61,36 @@ impl Control {
             .map_err(|error| ControlError::internal("read the service map", &error))
     }
 
-    /// Decoded calls, from now on, as they end.
-    pub fn calls(&self) -> BoxStream<'static, CallEvent> {
-        self.planes.calls()
+    /// The services of the map.
+    pub fn services(&self) -> Result<ServiceList, ControlError> {
+        self.service_map().map(|map| services(&map))
+    }
+
+    /// One edge of the map, by the id that it has there.
+    pub fn edge(&self, id: &str) -> Result<EdgeDetailView, ControlError> {
+        let found = match u64::from_str_radix(id, 16) {
+            Ok(number) => self
+                .planes
+                .edge(number)
+                .map_err(|error| ControlError::internal("read the edge", &error))?,
+            Err(_) => None,
+        };
+        found.ok_or_else(|| ControlError::no_such("edge", id))
+    }
+
+    /// Decoded calls, from now on, as they end; only those of which the condition `find` is true.
+    pub fn calls(&self, find: Option<&str>) -> Result<BoxStream<'static, CallEvent>, ControlError> {
+        let find = find.map(|text| Find::parse(text, CALL_FIELDS));
+        let find = find.transpose().map_err(|error| FieldError::new("find", error))?;
+        let events = self.planes.calls();
+        let Some(find) = find else { return Ok(events) };
+        let is_wanted = move |event: &CallEvent| match event {
+            CallEvent::Call(call) => find.matches(call),
+            CallEvent::Missed(_) => true,
+        };
+        Ok(events
+            .filter(move |event| std::future::ready(is_wanted(event)))
+            .boxed())
     }
 
     /// Arms a fault; answers once it is in force.

@@ -1,5 +1,9 @@
 //! Draws the service map from what the kernel counted.
 
+mod services;
+
+pub use services::services;
+
 use std::{cmp::Reverse, collections::HashMap, time::SystemTime};
 
 use spike_common::{
@@ -13,7 +17,8 @@ use crate::{
     identity::{Names, Processes, Services},
     model::edge::{Decoded, EdgeSample},
     model::view::{
-        DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
+        BucketView, DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView,
+        Role,
     },
 };
 
@@ -184,6 +189,22 @@ fn latency_view(stats: &EdgeStats) -> Option<LatencyView> {
         max_us: microseconds(limits(slowest).1).max(mean_us),
         mean_us,
     })
+}
+
+/// The latencies of an edge: the buckets that are not empty, in order.
+pub fn histogram(stats: &EdgeStats) -> Vec<BucketView> {
+    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+    let buckets = stats.latency.iter().enumerate().filter(|(_, calls)| **calls > 0);
+    buckets
+        .map(|(bucket, &calls)| {
+            let (low, high) = bounds(bucket);
+            BucketView {
+                from_us: microseconds(low),
+                to_us: (bucket != BUCKETS - 1).then(|| microseconds(high)),
+                calls,
+            }
+        })
+        .collect()
 }
 
 /// The bounds of a bucket; those of the last one, which is open, are both its start.

@@ -31,6 +31,9 @@ pub const SAMPLED: u32 = 1 << 10;
 /// `Socket::flags`: a UDP socket, whose edge is that of its latest datagram.
 pub const DATAGRAMS: u32 = 1 << 11;
 
+/// `Socket::flags`: the other end is on this host too, and counts; here only retransmissions do.
+pub const CALLEE: u32 = 1 << 12;
+
 /// The state of one TCP or UDP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
 /// with a later connection.
 #[repr(C)]

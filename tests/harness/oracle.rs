@@ -114,6 +114,13 @@ pub fn attached_programs(world: &World) -> Vec<String> {
         .arg(&world.cgroup)
         .stdin(Stdio::null());
     let done = finish(start(&mut command), "bpftool");
+    assert_eq!(
+        done.code(),
+        0,
+        "bpftool cgroup tree: {}{}",
+        done.stdout,
+        done.stderr
+    );
     let words = done.stdout.split_whitespace();
     words
         .filter(|word| word.starts_with("spike_"))

@@ -39,8 +39,18 @@ pub fn nginx(world: &World, place: &Place<'_>) -> u16 {
     })
 }
 
-/// The same, where only the caller knows how to ask whether it is ready.
+/// The same, but it speaks HTTP/2 in clear text.
+pub fn nginx_http2(world: &World, place: &Place<'_>) -> u16 {
+    let is_ready = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
+    nginx_with(world, place, " http2", is_ready)
+}
+
+/// nginx where only the caller knows how to ask whether it is ready.
 pub fn start_nginx(world: &World, place: &Place<'_>, is_ready: impl Fn(u16) -> bool) -> u16 {
+    nginx_with(world, place, "", is_ready)
+}
+
+fn nginx_with(world: &World, place: &Place<'_>, option: &str, is_ready: impl Fn(u16) -> bool) -> u16 {
     let port = free_port();
     let dir = world.path("nginx");
     fs::create_dir_all(dir.join("www")).expect("make nginx's directory");
@@ -53,7 +63,7 @@ pub fn start_nginx(world: &World, place: &Place<'_>, is_ready: impl Fn(u16) -> b
          events {{ worker_connections 8192; }}\n\
          http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {shown};\n\
          proxy_temp_path {shown}; fastcgi_temp_path {shown}; uwsgi_temp_path {shown}; scgi_temp_path {shown};\n\
-         server {{ listen 0.0.0.0:{port} backlog=4096; listen [::1]:{port}; root {shown}/www; }} }}\n"
+         server {{ listen 0.0.0.0:{port} backlog=4096{option}; listen [::1]:{port}; root {shown}/www; }} }}\n"
     );
     let file = dir.join("nginx.conf");
     fs::write(&file, config).expect("write nginx's configuration");

@@ -3,6 +3,7 @@
 //! Without root all tests are ignored; with `SPIKE_REQUIRE_ROOT=1` that is a failure.
 
 mod api;
+mod calls;
 mod capture;
 mod chance;
 mod effects;
@@ -28,8 +29,9 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 10] = [
+    let groups: [(&str, &[Test]); 11] = [
         ("observe", observe::TESTS),
+        ("calls", calls::TESTS),
         ("latency", latency::TESTS),
         ("effects", effects::TESTS),
         ("chance", chance::TESTS),

@@ -55,6 +55,8 @@ fn documented() -> OpenApiRouter<Control> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
         .routes(routes!(status::map))
+        .routes(routes!(status::services))
+        .routes(routes!(status::edge))
         .routes(routes!(calls::follow))
         .routes(routes!(faults::list, faults::add, faults::clear))
         .routes(routes!(faults::show, faults::remove))

@@ -1,6 +1,6 @@
 //! Joins the kernel side's samples with the decoders, and what they find with the names on the map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use spike_common::sample::{DATAGRAM, ENDS, FIRST, RESETS, SENT, SERVES};
 use crate::calls::{Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Worker};
 use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
-use crate::model::edge::Decoded;
-use crate::model::view::{CallEvent, CallView, DecodingView, EdgeView, MapView};
+use crate::model::edge::{Decoded, EdgeSample};
+use crate::model::view::{CallEvent, CallView, DecodingView, EdgeDetailView, EdgeView, MapView};
 use crate::protocol::Side;
-use crate::topology::{Who, service_map};
+use crate::topology::{Who, histogram, service_map};
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
@@ -71,15 +71,30 @@ impl Calls {
     /// Who calls whom, and in what.
     pub(super) fn service_map(&self) -> Result<MapView> {
         let edges = self.kernel.edges()?;
-        let mut book = self.worker.book();
-        book.retain(|id| edges.iter().any(|edge| edge.id == id));
+        let ids: HashSet<u64> = edges.iter().map(|edge| edge.id).collect();
+        self.worker.book().retain(|id| ids.contains(&id));
+        Ok(self.draw(edges))
+    }
+
+    /// One edge of the map.
+    pub(super) fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
+        let mut edges = self.kernel.edges()?;
+        edges.retain(|edge| edge.id == id);
+        let histogram = edges.first().map(|edge| histogram(&edge.stats));
+        let edge = self.draw(edges).edges.pop();
+        let detail = |(edge, histogram)| EdgeDetailView { edge, histogram };
+        Ok(edge.zip(histogram).map(detail))
+    }
+
+    fn draw(&self, edges: Vec<EdgeSample>) -> MapView {
+        let book = self.worker.book();
         let who = Who {
             processes: &self.processes,
             services: &self.services,
             names: &self.resolved,
         };
         let decoded = |id| book.edge(id).map(decoded);
-        Ok(service_map(edges, &self.kernel.services(), &who, decoded))
+        service_map(edges, &self.kernel.services(), &who, decoded)
     }
 
     /// How much is decoded.

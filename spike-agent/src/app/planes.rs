@@ -21,7 +21,7 @@ use crate::fault::book::{ArmedFault, Book};
 use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CallEvent, CounterView, ExecView, InterceptView, MapView, Status};
+use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
 use crate::model::{CaptureSpec, FieldError};
 use crate::proxy::namespaces::Namespaces;
 
@@ -70,6 +70,10 @@ impl Planes for LivePlanes {
         map.losses = self.losses(&[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull]);
         map.losses.retain(|loss| loss.count > 0);
         Ok(map)
+    }
+
+    fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
+        self.calls.edge(id)
     }
 
     fn calls(&self) -> BoxStream<'static, CallEvent> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use super::{book::Book, feed::EdgeCall};
+use super::{book::Book, datagrams::Datagrams, feed::EdgeCall};
 use crate::protocol::{Call, Conversation, End, Losses, ProtocolName, Side};
 
 /// Connections that are followed at a time; samples of more are counted and dropped.
@@ -43,6 +43,7 @@ pub struct Sample<'a> {
 #[derive(Default)]
 pub struct Connections {
     open: HashMap<u64, Connection>,
+    datagrams: Datagrams,
     /// Reused for each sample.
     calls: Vec<Call>,
 }
@@ -68,6 +69,7 @@ impl Connections {
     /// Takes one sample; the calls that it completes go to `out`, and what was learned and lost to `book`.
     pub fn take(&mut self, sample: &Sample<'_>, book: &mut Book, out: &mut Vec<EdgeCall>) {
         if sample.is_datagram {
+            self.datagrams.take(sample, book, out);
             return;
         }
         let is_full = self.open.len() >= LIMIT;
@@ -98,6 +100,7 @@ impl Connections {
 
     /// Lets go of connections that have not been sampled for a minute.
     pub fn expire(&mut self, now_ns: u64, book: &mut Book, out: &mut Vec<EdgeCall>) {
+        self.datagrams.expire(now_ns, book, out);
         let calls = &mut self.calls;
         self.open.retain(|_, connection| {
             if now_ns.saturating_sub(connection.last_ns) < IDLE_NS {

@@ -221,3 +221,60 @@ fn without_a_budget_nothing_is_sampled() {
     assert_eq!(budget.turn().below, 0);
     assert!(!budget.adjust(Duration::from_secs(1), Duration::ZERO, 0));
 }
+
+/// A query of A db.test, as the resolver of glibc sends it.
+const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x04test\x00\x00\x01\x00\x01";
+
+#[test]
+fn a_query_finds_its_answer_or_is_told_without() {
+    let mut player = Player::new();
+    let mut answer = QUERY.to_vec();
+    // An answer that says that there is no such name (RFC 1035 section 4.1.1).
+    (answer[2], answer[3]) = (0x81, 0x83);
+    let datagram = |player: &mut Player, from, id: u8, bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[1] = id;
+        let mut sample = player.sample(from, 0, &bytes);
+        sample.is_datagram = true;
+        player.take(&sample);
+    };
+    datagram(&mut player, Side::Server, 9, &answer);
+    for id in [1, 2, 1] {
+        datagram(&mut player, Side::Client, id, QUERY);
+    }
+    datagram(&mut player, Side::Server, 2, &answer);
+    datagram(&mut player, Side::Server, 2, &answer);
+    assert_eq!(player.targets(), ["db.test"]);
+    let call = player.calls[0].call.clone();
+    assert_eq!(
+        (call.operation.as_str(), call.status.as_deref()),
+        ("A", Some("NXDOMAIN"))
+    );
+    assert_eq!(
+        (call.failed, call.complete),
+        (false, true),
+        "that there is none is an answer"
+    );
+    assert_eq!(call.ended_ns - call.started_ns, 2_000);
+
+    let (at, book, calls) = (player.at_ns, &mut player.book, &mut player.calls);
+    player.connections.expire(at + 4_000_000_000, book, calls);
+    assert_eq!(calls.len(), 1);
+    player.connections.expire(at + 6_000_000_000, book, calls);
+    assert_eq!(calls.len(), 2);
+    let call = &calls[1].call;
+    assert_eq!(
+        (call.failed, call.complete, call.first_byte_ns),
+        (true, false, None)
+    );
+    let edge = book.edge(3).unwrap();
+    assert_eq!(
+        (edge.calls, edge.failed, edge.protocol().unwrap().as_str()),
+        (2, 1, "dns")
+    );
+
+    let mut garbage = player.sample(Side::Client, 0, b"no message");
+    garbage.is_datagram = true;
+    player.take(&garbage);
+    assert_eq!(player.book.edge(3).unwrap().losses.undecodable, 1);
+}

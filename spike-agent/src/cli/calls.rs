@@ -5,6 +5,7 @@ use std::{io::Write as _, time::Duration};
 use anyhow::{Context, Result};
 use clap::Args;
 use http_body_util::BodyExt;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use super::{
     client::Client,
@@ -23,6 +24,13 @@ pub(super) struct CallsArgs {
     /// How long to look, such as 10s
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
     for_: Duration,
+    /// Only calls of which this is true, such as `protocol=redis and (failed or total>100ms)`
+    ///
+    /// Text: caller, callee, service (either), protocol, operation, target, status, edge, trace; compared by = and != with
+    /// a pattern. Times: total, first_byte. Sizes: request, response. True or false: failed, complete. Joined by `and`,
+    /// `or`, `not` and parentheses.
+    #[arg(long, value_name = "CONDITION")]
+    find: Option<String>,
     /// Print a JSON object a line
     #[arg(long)]
     json: bool,
@@ -41,7 +49,14 @@ pub(super) async fn run(args: CallsArgs) -> Result<()> {
 }
 
 async fn read(args: &CallsArgs) -> Result<()> {
-    let mut body = args.client.stream("/v1/calls").await?;
+    let path = match &args.find {
+        Some(find) => format!(
+            "/v1/calls?find={}",
+            percent_encode(find.as_bytes(), NON_ALPHANUMERIC)
+        ),
+        None => "/v1/calls".to_owned(),
+    };
+    let mut body = args.client.stream(&path).await?;
     let mut events = Events::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| args.client.went_away(error))?;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     CaptureSpec, FieldError,
-    view::{CallEvent, ExecView, MapView, Status},
+    view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
 };
 
 /// The observe, intercept and packet planes, as far as operators reach them.
@@ -22,6 +22,9 @@ pub trait Planes: Send + Sync + 'static {
 
     /// Who calls whom.
     fn service_map(&self) -> Result<MapView>;
+
+    /// One edge of the map, by its number.
+    fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>>;
 
     /// Decoded calls, from now on, as they end.
     fn calls(&self) -> BoxStream<'static, CallEvent>;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CaptureCounts, CaptureHandle, Planes};
 use crate::model::{
     CaptureSpec, FieldError,
-    view::{CallEvent, ExecView, MapView, Status},
+    view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
 };
 
 /// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
@@ -37,6 +37,10 @@ impl Planes for TestPlanes {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
             ..MapView::default()
         })
+    }
+
+    fn edge(&self, id: u64) -> anyhow::Result<Option<EdgeDetailView>> {
+        Ok((id == 7).then(EdgeDetailView::default))
     }
 
     fn calls(&self) -> futures_util::stream::BoxStream<'static, CallEvent> {

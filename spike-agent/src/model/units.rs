@@ -89,6 +89,25 @@ fn unit_factor(unit: &str) -> Result<(u64, u64), String> {
     })
 }
 
+/// Reads a number of bytes such as `512`, `1.5kB` or `1MiB`; fractions of a byte are dropped.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let factor = BYTE_UNITS
+        .iter()
+        .find(|(name, _)| name.trim_end_matches("/s").eq_ignore_ascii_case(unit))
+        .map_or((unit.is_empty()).then_some(1), |(_, factor)| Some(*factor));
+    let bytes = factor
+        .zip(thousandths(number))
+        .and_then(|(factor, (thousandths, scale))| {
+            u64::try_from(u128::from(thousandths) * u128::from(factor) / u128::from(scale)).ok()
+        });
+    bytes.ok_or_else(|| format!("`{text}` is not a size such as 512B, 10kB or 1MiB"))
+}
+
 /// `12.5` as 12500 and 1000; `None` when it is no such number.
 fn thousandths(number: &str) -> Option<(u64, u64)> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));

@@ -5,13 +5,15 @@ mod capture;
 mod fault;
 mod map;
 mod problem;
+mod service;
 mod status;
 
-pub use call::{CallEvent, CallView, DecodingView};
+pub use call::{CALL_FIELDS, CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
 pub use map::{
     DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
 };
 pub use problem::Problem;
+pub use service::{BucketView, EdgeDetailView, ServiceList, ServiceView, TrafficView};
 pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, Status};

@@ -3,9 +3,9 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
-    bpf_sock_ops,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
+    BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::macros::sock_ops;
@@ -14,7 +14,7 @@ use spike_common::address::{Address, Endpoint};
 use spike_common::counter::Counter;
 use spike_common::edge::{Edge, SERVER as SERVER_ROLE, TCP};
 use spike_common::socket::{
-    ENDED, Flow, FlowKey, LISTENER, OPENED, OWN, REDIRECTED, SERVER, ServiceKey, Socket,
+    CALLEE, ENDED, Flow, FlowKey, LISTENER, OPENED, OWN, REDIRECTED, SERVER, ServiceKey, Socket,
 };
 use spike_common::task::Task;
 
@@ -35,6 +35,7 @@ fn spike_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => _ = connected(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => _ = accepted(&ctx),
         BPF_SOCK_OPS_STATE_CB => _ = state_changed(&ctx),
+        BPF_SOCK_OPS_RETRANS_CB => _ = retransmitted(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => _ = listening(&ctx),
         // For the operations that ask a question, -1 is "as you would".
         _ => ctx.set_reply(u32::MAX),
@@ -85,10 +86,11 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
     if !known && socket.task.tgid != 0 {
         _ = SERVICES.insert(service, socket.task, 0);
     }
-    // SAFETY: tested for presence only.
-    if unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) }.is_some() {
-        // SAFETY: not null.
-        unsafe { storage::delete(sk) };
+    // SAFETY: one word is copied at once.
+    if let Some(caller) = unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) } {
+        socket.edge = caller.edge;
+        socket.flags = CALLEE;
+        _ = ctx.set_cb_flags(BPF_SOCK_OPS_RETRANS_CB_FLAG as i32);
         return None;
     }
     let edge = Edge {
@@ -159,6 +161,15 @@ fn state_changed(ctx: &SockOpsContext) -> Option<()> {
             health::failed(sk, stats);
         }
     }
+    Some(())
+}
+
+/// What a callee had to send again; its caller's socket cannot see that.
+#[inline(always)]
+fn retransmitted(ctx: &SockOpsContext) -> Option<()> {
+    let stats = counts::stats(state(ctx)?.edge)?;
+    // SAFETY: a map value. The second argument is the number of segments.
+    unsafe { counts::add(&raw mut (*stats).retransmits, u64::from(ctx.arg(1))) };
     Some(())
 }
 

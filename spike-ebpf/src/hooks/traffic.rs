@@ -5,7 +5,7 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use spike_common::edge::EdgeStats;
 use spike_common::histogram::{BUCKETS, bucket};
-use spike_common::socket::{ADOPTED, ASKED, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, Socket};
+use spike_common::socket::{ADOPTED, ASKED, CALLEE, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, Socket};
 
 use super::ALLOW;
 use crate::support::headers::{FIN, RST, Segment};
@@ -48,6 +48,9 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
         }
         (sk, storage::get(sk)?)
     };
+    if socket.flags & CALLEE != 0 {
+        return None;
+    }
     let stats = counts::stats(socket.edge)?;
     if segment.is_datagram {
         return datagram(ctx, socket, stats, &segment, egress);

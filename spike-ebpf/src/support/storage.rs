@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use spike_common::socket::Socket;
 
 use crate::maps::SOCKETS;
@@ -32,14 +32,4 @@ pub(crate) unsafe fn get_or_create(sk: *mut bpf_sock) -> Option<&'static mut Soc
     let socket = unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast::<c_void>(), null_mut(), flags) };
     // SAFETY: as in `get`.
     unsafe { socket.cast::<Socket>().as_mut() }
-}
-
-/// Forgets the socket.
-///
-/// # Safety
-/// As [`get`].
-#[inline(always)]
-pub(crate) unsafe fn delete(sk: *mut bpf_sock) {
-    // SAFETY: the caller's promise. That there was nothing to delete is fine.
-    unsafe { bpf_sk_storage_delete(SOCKETS.as_ptr(), sk.cast::<c_void>()) };
 }

@@ -150,8 +150,9 @@ impl Machine<'_> {
         } else {
             "multi"
         };
+        // A processor that the host does not run for a while is not stuck: 2 min until the kernel says so.
         let mut append = "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable no_timer_check \
-                          root=/dev/nvme0n1 rw init=/init"
+                          rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 root=/dev/nvme0n1 rw init=/init"
             .to_owned();
         if !self.arguments.is_empty() {
             append += " -- ";

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::model::find::{Field, Kind};
+
 /// One request and its response.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 pub struct CallView {
@@ -39,6 +41,61 @@ pub struct CallView {
     /// The trace that it is part of (W3C trace context), when the request says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+}
+
+/// What a condition on calls can ask for.
+pub const CALL_FIELDS: &[Field<CallView>] = &[
+    text("caller", |call| vec![&call.caller]),
+    text("callee", |call| vec![&call.callee, call.callee_service()]),
+    text("service", |call| vec![&call.caller, call.callee_service()]),
+    text("protocol", |call| vec![&call.protocol]),
+    text("operation", |call| vec![&call.operation]),
+    text("target", |call| vec![&call.target]),
+    text("status", |call| call.status.as_deref().into_iter().collect()),
+    text("edge", |call| vec![&call.edge]),
+    text("trace", |call| call.trace_id.as_deref().into_iter().collect()),
+    Field {
+        name: "total",
+        kind: Kind::Time(|call| Some(call.total_us)),
+    },
+    Field {
+        name: "first_byte",
+        kind: Kind::Time(|call| call.first_byte_us),
+    },
+    Field {
+        name: "request",
+        kind: Kind::Size(|call| call.request_bytes),
+    },
+    Field {
+        name: "response",
+        kind: Kind::Size(|call| call.response_bytes),
+    },
+    Field {
+        name: "failed",
+        kind: Kind::Flag(|call| call.failed),
+    },
+    Field {
+        name: "complete",
+        kind: Kind::Flag(|call| call.complete),
+    },
+];
+
+const fn text(name: &'static str, get: fn(&CallView) -> Vec<&str>) -> Field<CallView> {
+    Field {
+        name,
+        kind: Kind::Text(get),
+    }
+}
+
+impl CallView {
+    /// The callee without its port.
+    fn callee_service(&self) -> &str {
+        let name = self
+            .callee
+            .rsplit_once(':')
+            .map_or(&*self.callee, |(name, _)| name);
+        name.trim_start_matches('[').trim_end_matches(']')
+    }
 }
 
 /// What a follower of calls gets.
