@@ -149,12 +149,17 @@ impl Calls {
                 Some(part)
             }
             Event::Response(key) => {
-                let index = self.find(key, side.other(), true);
+                let found = self.find(key, side.other(), true);
+                // What began before its request answers another one.
+                let index = found.filter(|index| self.open[*index].call.started_ns <= at);
                 if key == Key::Order {
                     self.responding[side as usize] = true;
                     if index.is_none() {
                         self.unpair();
                     }
+                } else if index.is_none() {
+                    let wrong = found.map(|index| self.open[index].serial);
+                    self.drop_if(|open| Some(open.serial) == wrong);
                 }
                 index.map(|index| {
                     self.open[index].call.first_byte_ns.get_or_insert(at);

@@ -171,15 +171,18 @@ impl Conversation {
     }
 
     fn start(&mut self, kind: &Kind, out: &mut Vec<Call>) {
-        self.phase = Phase::Known(kind.name, (kind.start)());
-        for stream in &mut self.streams {
+        let mut protocol = (kind.start)();
+        for side in [Side::Client, Side::Server] {
+            let stream = &mut self.streams[side as usize];
             if stream.mode == Mode::Unsynced {
+                protocol.lost(side);
                 self.calls.paired = false;
                 if !stream.held.is_empty() {
                     stream.mode = Mode::Framed;
                 }
             }
         }
+        self.phase = Phase::Known(kind.name, protocol);
         self.feed_held(out);
     }
 

@@ -18,7 +18,8 @@ pub trait Protocol: Send {
     /// `bytes` most often starts where a packet does. [`Self::read`] is called next at the place that is given.
     fn resync(&mut self, from: Side, bytes: &[u8]) -> Option<usize>;
 
-    /// A part of the stream of `from` is gone: forget what was known of the message that it was in.
+    /// A part of the stream of `from` is gone: forget what was known of the message that it was in. Said first of all
+    /// where it is the start of the connection that is gone.
     fn lost(&mut self, _from: Side) {}
 
     /// Least silence, in nanoseconds, after which a request is taken to be the only one in flight, when it isn't

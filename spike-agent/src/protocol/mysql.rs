@@ -166,10 +166,10 @@ impl MySql {
         self.connect.greeted = false;
         let mut request = Request::new("connect", answer.database);
         if answer.tls {
-            // How it goes can't be seen.
+            // How it goes can't be seen, but for the handshake.
             request.details.push(("tls", "true".to_owned()));
             messages.one_way(Order, request);
-            let next = Next::Unknown;
+            let next = Next::Protocol(ProtocolName::Tls);
             return Step::Switch { bytes, next };
         }
         self.connect.compressed = answer.compressed;

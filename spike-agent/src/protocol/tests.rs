@@ -5,6 +5,7 @@
 //! protocol.
 
 mod damaged;
+mod each;
 mod gaps;
 mod matching;
 mod robust;

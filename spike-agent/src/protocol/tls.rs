@@ -102,8 +102,8 @@ impl Protocol for Tls {
 
     fn lost(&mut self, from: Side) {
         self.sides[from as usize].held = Vec::new();
-        // It may have been over in the gap.
-        self.done |= from == Side::Server;
+        // It may have been over in the gap, or a first ClientHello was in it, and the next one is not the first.
+        self.done |= from == Side::Server || !self.begun;
     }
 }
 

@@ -139,6 +139,18 @@ fn produce<'a>(version: u16, rest: &mut Fields<'a>) -> Option<(u16, Option<&'a [
     Some((acks, topic()))
 }
 
+/// Whether a request carries records, as far as its start tells; none if it is too short to tell or of another kind.
+pub(super) fn is_produce(head: &Head<'_>) -> Option<bool> {
+    if head.api != PRODUCE {
+        return None;
+    }
+    let mut rest = head.rest;
+    let (acks, topic) = produce(head.version, &mut rest)?;
+    // All replicas, none, or the leader.
+    let known = matches!(acks, u16::MAX | 0 | 1);
+    Some(known && topic.is_none_or(|topic| topic.iter().all(u8::is_ascii_graphic)))
+}
+
 fn fetch<'a>(version: u16, rest: &mut Fields<'a>) -> Option<&'a [u8]> {
     let flexible = version >= 12;
     rest.tagged(flexible)?;

@@ -1,5 +1,5 @@
-//! librdkafka and kafka-python with librdkafka's mock cluster, as captured, as no broker can be had; and what these
-//! don't do.
+//! librdkafka with the broker Tansu, as recorded; with its own mock cluster, as captured, kafka-python too, for the
+//! errors and older versions that this broker has not; and what these don't do.
 
 use crate::protocol::{
     Call, Conversation, Losses, Side,
@@ -101,6 +101,76 @@ fn another_client() {
     assert_eq!(losses, Losses::default());
 }
 
+#[test]
+fn a_broker_is_asked_by_several_kinds_of_clients() {
+    let (calls, losses) = play(include_str!("../samples/kafka-broker-setup.txt"), 9092);
+    let names: Vec<_> = calls.iter().map(|call| &*call.operation).collect();
+    assert_eq!(
+        names,
+        [
+            "ApiVersions",
+            "Metadata",
+            "CreateTopics",
+            "GetTelemetrySubscriptions",
+            "CreateTopics"
+        ]
+    );
+    assert_eq!(losses, Losses::default());
+    let (calls, losses) = play(include_str!("../samples/kafka-broker-group.txt"), 9092);
+    let told = told(&calls);
+    assert_eq!(
+        told[..8],
+        [
+            ("ApiVersions", "", "OK"),
+            ("Metadata", "", "-"),
+            ("JoinGroup", "", "MEMBER_ID_REQUIRED"),
+            ("JoinGroup", "", "OK"),
+            ("Metadata", "", "-"),
+            ("SyncGroup", "", "OK"),
+            ("Heartbeat", "", "OK"),
+            ("OffsetFetch", "", "-")
+        ]
+    );
+    assert_eq!((told.len(), told[15]), (16, ("LeaveGroup", "", "OK")));
+    assert!(calls.iter().all(|call| !call.failed));
+    assert_eq!(losses, Losses::default());
+}
+
+#[test]
+fn what_a_broker_is_asked_at_once_is_timed_each() {
+    let (calls, losses) = play(include_str!("../samples/kafka-broker-producer.txt"), 9092);
+    let times: Vec<_> = calls
+        .iter()
+        .map(|call| (&*call.operation, call.started_ns, call.first_byte_ns))
+        .collect();
+    assert_eq!(
+        times,
+        [
+            ("ApiVersions", 183, Some(17343)),
+            ("Produce", 19589, Some(20341)),
+            ("GetTelemetrySubscriptions", 19951, Some(20967)),
+            ("Produce", 20684, Some(23724)),
+            ("Produce", 64577, Some(68131)),
+            ("Produce", 68367, Some(68894))
+        ]
+    );
+    assert_eq!(losses, Losses::default());
+    let (calls, losses) = play(include_str!("../samples/kafka-broker-reader.txt"), 9092);
+    // A fetch waits for what is new, while another request waits behind it.
+    let times: Vec<_> = calls[11..]
+        .iter()
+        .map(|call| (&*call.operation, call.started_ns, call.first_byte_ns))
+        .collect();
+    assert_eq!(
+        times,
+        [
+            ("Fetch", 4090047, Some(4392128)),
+            ("Metadata", 4189617, Some(4392455))
+        ]
+    );
+    assert_eq!(losses, Losses::default());
+}
+
 /// A request of a client named `me`, or an answer, with that behind its head.
 fn message(head: &[u8], body: &[u8]) -> Vec<u8> {
     let size = (head.len() + body.len()) as u32;
@@ -192,4 +262,22 @@ fn a_large_batch_is_passed_over_and_a_gap_is_got_over() {
     conversation.data(Side::Server, 8, &answer(3, &[0, 0]), &mut calls);
     let started: Vec<_> = calls.iter().map(|call| call.started_ns).collect();
     assert_eq!(started, [1, 7]);
+}
+
+#[test]
+fn a_frame_of_grpc_is_not_taken_for_a_request() {
+    // A frame of data of 4,096 bytes on stream 1, in it a message that is a string of 9 bytes, and what comes behind.
+    let frame = b"\x00\x10\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x09shop two.";
+    let mut conversation = Conversation::new(50051);
+    let mut calls = Vec::new();
+    for side in [Side::Client, Side::Server] {
+        conversation.missing(side, 0, None, &mut calls);
+    }
+    let mut bytes = frame.to_vec();
+    bytes.resize(1400, b'a');
+    conversation.data(Side::Client, 1, &bytes, &mut calls);
+    assert_ne!(
+        conversation.protocol(),
+        Some(crate::protocol::ProtocolName::Kafka)
+    );
 }

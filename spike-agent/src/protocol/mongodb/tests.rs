@@ -1,4 +1,5 @@
-//! PyMongo, whose own encoder made the server's part, too, as no server can be had; and what these don't do.
+//! PyMongo with SecantusDB, as recorded; with answers made by its own encoder, of what that server doesn't do; and what
+//! neither does.
 
 use proptest::prelude::*;
 
@@ -36,6 +37,43 @@ fn commands_cursors_and_errors() {
     assert_eq!(failed, 3);
     let database = |call: &Call| call.details.get("database").map(str::to_owned);
     assert_eq!(database(&calls[1]).as_deref(), Some("shop"));
+    assert_eq!(losses, Losses::default());
+}
+
+#[test]
+fn a_server() {
+    let (calls, losses) = play(include_str!("../samples/mongodb-server.txt"), 27017);
+    assert_eq!(
+        told(&calls),
+        [
+            ("ismaster", "", "OK"),
+            ("insert", "orders", "OK"),
+            ("find", "orders", "OK"),
+            ("getMore", "orders", "OK"),
+            ("getMore", "orders", "OK"),
+            ("insert", "orders", "DuplicateKey"),
+            ("update", "orders", "OK"),
+            ("createIndexes", "orders", "OK"),
+            ("aggregate", "orders", "OK"),
+            ("aggregate", "orders", "OK"),
+            ("insert", "log", "-"),
+            ("ping", "", "OK"),
+            ("shrug", "", "CommandNotFound"),
+            ("findAndModify", "orders", "OK"),
+            ("delete", "orders", "OK"),
+            ("drop", "orders", "OK"),
+            ("endSessions", "", "OK")
+        ]
+    );
+    // A cursor's second page.
+    assert_eq!(
+        (
+            calls[3].started_ns,
+            calls[3].first_byte_ns,
+            calls[3].response_bytes
+        ),
+        (62921, Some(63478), 307)
+    );
     assert_eq!(losses, Losses::default());
 }
 

@@ -177,10 +177,11 @@ fn a_proof_of_another_kind() {
 }
 
 #[test]
-fn tls_is_left_alone() {
+fn of_tls_the_handshake_is_told() {
     let (calls, losses) = play(include_str!("../samples/mysql-tls.txt"), 3306);
-    assert_eq!(calls[0].protocol, ProtocolName::MySql);
-    assert_eq!(told(&calls)[0], ("connect", "", "-"));
+    let protocols: Vec<_> = calls.iter().map(|call| call.protocol).collect();
+    assert_eq!(protocols, [ProtocolName::MySql, ProtocolName::Tls]);
+    assert_eq!(told(&calls), [("connect", "", "-"), ("handshake", "", "TLSv1.3")]);
     assert_eq!(calls[0].details.get("tls"), Some("true"));
     assert_eq!(losses, Losses::default());
 }

@@ -108,3 +108,16 @@ fn a_conversation_that_leaves_its_protocol_is_opaque() {
     assert!(talk.conversation.is_opaque());
     assert_eq!(talk.conversation.losses().undecodable, 0);
 }
+
+#[test]
+fn what_began_before_its_request_is_no_response_to_it() {
+    for (asked, answered) in [("@Q a 0\n", "@R"), ("@Q4 a 0\n", "@R4")] {
+        let mut talk = Talk::new(EAGER);
+        talk.client(1, "@Q x 0\n").server(2, "@R ok 0\n");
+        talk.server(3, answered).client(4, asked).server(5, " ok 0\n");
+        assert_eq!(talk.names(), ["x"]);
+        assert_eq!(talk.conversation.losses().calls, 1);
+        talk.client(6, "@Q b 0\n").server(7, "@R ok 0\n");
+        assert_eq!(talk.times()[1..], [("b", 6, Some(7), 7)]);
+    }
+}
