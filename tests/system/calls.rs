@@ -308,7 +308,7 @@ fn dns_is_decoded() {
     resolving(
         &world,
         &resolv,
-        "getent ahostsv4 db.shop.test && ! getent ahostsv4 no.invalid",
+        "getent hosts db.shop.test && ! getent hosts no.invalid",
     );
     let calls = follower.stop();
     let told = |target: &str, status: &str| {
@@ -372,6 +372,7 @@ fn failures_have_their_reasons() {
 }
 
 fn retransmissions_show_on_the_edge() {
+    needs::real_time();
     let world = World::new();
     let agent = Agent::start(&world);
     let netns = world.namespace();
