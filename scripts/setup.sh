@@ -72,6 +72,12 @@ candidate() { # the version that apt would install, or nothing
     apt-cache policy "$1" | sed -n 's/^  Candidate: //p' | grep -v '(none)' || true
 }
 
+apt_get() {
+    # Nothing of the machine's owner is removed for Spike's sake.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Use-Pty=0 install -y -qq --no-install-recommends --no-remove "$@" </dev/null
+}
+
 apt_install() {
     apt_update
     step "apt-get install $*"
@@ -80,10 +86,28 @@ apt_install() {
         guard_is_ours=yes
         "${sudo[@]}" chmod 755 $guard
     fi
-    # Nothing of the machine's owner is removed for Spike's sake.
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
-        -o Dpkg::Use-Pty=0 install -y -qq --no-install-recommends --no-remove "$@" </dev/null
+    apt_get "$@"
     remove_guard
+}
+
+# From the backports of this release, with lists of its own: the machine's sources stay as they are.
+apt_install_from_backports() {
+    local suite mirror own
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME-backports")
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
+        head -n 1)
+    [ -n "$mirror" ] || fail "$* is wanted from $suite, and apt's sources name no Debian mirror to get it from"
+    own=$(mktemp -d)
+    chmod 755 "$own" # apt reads it as a user of its own
+    mkdir -p "$own/lists/partial"
+    { cat /etc/apt/sources.list 2>/dev/null || true; echo "deb $mirror $suite main"; } >"$own/sources.list"
+    apt_update
+    step "apt-get install $* from $suite"
+    local options=(-o "Dir::Etc::SourceList=$own/sources.list" -o "Dir::State::Lists=$own/lists")
+    "${sudo[@]}" apt-get "${options[@]}" -o DPkg::Lock::Timeout=300 update -qq &&
+        apt_get "${options[@]}" -t "$suite" "$@" ||
+        fail "$* could not be installed from $suite"
+    "${sudo[@]}" rm -rf "$own"
 }
 
 # --- Rust -----------------------------------------------------------------------------------------------------------
@@ -247,16 +271,22 @@ install_test_programs() {
 # --- what boots other kernels ---------------------------------------------------------------------------------------
 
 install_vm_tools() {
-    local pair program package wanted=()
-    for pair in qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs depmod:kmod xz:xz-utils strip:binutils; do
+    local pair program package tools wanted=()
+    for pair in mke2fs:e2fsprogs depmod:kmod xz:xz-utils strip:binutils; do
         IFS=: read -r program package <<<"$pair"
         have "$program" || wanted+=("$package")
     done
-    if [ ${#wanted[@]} = 0 ]; then
-        step "VM tools: all there"
-    else
-        apt_install "${wanted[@]}"
+    [ ${#wanted[@]} = 0 ] || apt_install "${wanted[@]}"
+    if ! have qemu-system-x86_64; then
+        # All of QEMU's packages are of one version: with tools from backports the emulator comes from there, too.
+        apt_update
+        tools=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null || true)
+        case $tools in
+            *~bpo*) apt_install_from_backports qemu-system-x86 ;;
+            *) apt_install qemu-system-x86 ;;
+        esac
     fi
+    step "QEMU: $(qemu-system-x86_64 --version | head -n 1)"
 }
 
 # --- what is done ---------------------------------------------------------------------------------------------------
