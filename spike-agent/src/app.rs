@@ -2,6 +2,7 @@
 
 mod calls;
 mod captures;
+mod export;
 mod glue;
 mod planes;
 
@@ -21,6 +22,7 @@ use crate::api::Doors;
 use crate::config::{AgentConfig, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
+use crate::export::{Exporter, Settings};
 use crate::fault::book::Book;
 use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
 use crate::kernel::Kernel;
@@ -32,11 +34,14 @@ use crate::safety::{
 };
 use calls::Calls;
 use captures::Captures;
+use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
+/// How long the last push to a collector may take.
+const LAST_PUSH: Duration = Duration::from_secs(2);
 /// How often new processes are looked for, at most.
 const NAMING: Duration = Duration::from_secs(1);
 
@@ -118,18 +123,28 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         kernel.own_netns(),
     )?;
-    let calls = Calls::start(
+    let calls = Arc::new(Calls::start(
         Arc::clone(&kernel),
         Arc::clone(&processes),
         Arc::clone(&services),
         config.decode_budget,
-    )?;
+    )?);
+    let source = LiveSource {
+        kernel: Arc::clone(&kernel),
+        calls: Arc::clone(&calls),
+    };
+    let settings = Settings {
+        edges: usize::from(config.metrics_edges),
+        otlp: config.otlp.clone(),
+    };
+    let exporter = Exporter::start(Arc::new(source), settings, stop.clone())?;
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
         book: Arc::clone(&book),
-        calls: Arc::new(calls),
+        calls,
+        exporter,
         services,
         cgroups,
         capabilities,
@@ -155,6 +170,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     _ = book.clear();
     _ = planes.settle().await;
     planes.execs.end_all();
+    planes.exporter.finish(LAST_PUSH).await;
     info!("stopped");
     drop(lock);
     served

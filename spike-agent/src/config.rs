@@ -1,20 +1,26 @@
 //! What the agent is told at its start: built-in values, then `spike.toml`, then the command line.
 
 mod listen;
+mod otlp;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+
+use otlp::Interval;
 
 use crate::model::{ServiceRule, service_rule::RawServiceRule};
 
 pub use listen::Listen;
+pub use otlp::{Endpoint, Header, Otlp};
 
 /// Where the agent answers unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/spike/spike.sock";
 /// What decoding may take unless it is told otherwise, in percent of one core.
 const DEFAULT_BUDGET: f64 = 5.0;
+/// Edges of the map with metrics of their own unless it is told otherwise.
+const DEFAULT_METRICS_EDGES: u16 = 2000;
 /// Where the agent keeps what it must find again.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/spike";
 
@@ -33,6 +39,10 @@ pub struct AgentConfig {
     pub log_level: LogLevel,
     /// What decoding of protocols may take, in percent of one processor core; 0 turns it off.
     pub decode_budget: f64,
+    /// Edges that have metrics of their own; the rest is summed up.
+    pub metrics_edges: u16,
+    /// Where metrics and spans are pushed to.
+    pub otlp: Option<Otlp>,
     /// Names of services, the first that matches first; in the file alone.
     pub services: Vec<ServiceRule>,
 }
@@ -77,6 +87,19 @@ pub struct Said {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     #[serde(default, deserialize_with = "said_percent")]
     decode_budget: Option<f64>,
+    /// Edges of the map with metrics of their own; those with less traffic are summed up [default: 2000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    metrics_edges: Option<u16>,
+    /// Push metrics, and spans of decoded calls, to the collector at this URL by OTLP over HTTP
+    #[arg(long, value_name = "URL")]
+    otlp: Option<Endpoint>,
+    /// Time between two pushes of metrics, 1s to 1h [default: 15s]
+    #[arg(long, value_name = "TIME")]
+    otlp_interval: Option<Interval>,
+    /// Header for each push, such as one with a token; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(default)]
+    otlp_header: Vec<Header>,
     /// `[[service]]` sections, which only the file can have.
     #[arg(skip)]
     #[serde(default)]
@@ -90,6 +113,22 @@ impl AgentConfig {
             Some(path) => read_file(path)?,
             None => (Said::default(), Vec::new()),
         };
+        let endpoint = line.otlp.or(file.otlp);
+        let headers = if line.otlp_header.is_empty() {
+            file.otlp_header
+        } else {
+            line.otlp_header
+        };
+        let interval = line.otlp_interval.or(file.otlp_interval);
+        if endpoint.is_none() && (interval.is_some() || !headers.is_empty()) {
+            bail!("otlp-interval and otlp-header need otlp, the URL of a collector");
+        }
+        let metrics_edges = line.metrics_edges.or(file.metrics_edges);
+        let metrics_edges = metrics_edges.unwrap_or(DEFAULT_METRICS_EDGES);
+        ensure!(
+            (1..=8192).contains(&metrics_edges),
+            "metrics-edges is {metrics_edges}, not within 1 to 8192"
+        );
         Ok(Self {
             listen: line.listen.or(file.listen).unwrap_or_default(),
             socket: line
@@ -106,6 +145,12 @@ impl AgentConfig {
                 .decode_budget
                 .or(file.decode_budget)
                 .unwrap_or(DEFAULT_BUDGET),
+            metrics_edges,
+            otlp: endpoint.map(|endpoint| Otlp {
+                endpoint,
+                interval: interval.map_or(otlp::DEFAULT_INTERVAL, |interval| interval.0),
+                headers,
+            }),
             services,
         })
     }
@@ -189,6 +234,10 @@ mod tests {
             ("listen = 7390", "listen"),
             ("log-level = \"loud\"", "loud"),
             ("decode-budget = 101.0", "0 to 100"),
+            ("metrics-edges = 0", "1 to 8192"),
+            ("otlp = \"collector:4318\"", "neither http"),
+            ("otlp-interval = \"10s\"", "need otlp"),
+            ("otlp = \"http://c\"\notlp-header = [\"x\"]", "NAME=VALUE"),
             ("[[service]]\nname = \"pay\"", "service number 1.name"),
             (
                 "[[service]]\nname = \"a\"\nport = 1\n[[service]]\nname = \"b\"\nunit = \"[\"",

@@ -15,6 +15,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 
 use self::{captures::Captures, execs::Execs};
 use crate::{
+    export::Format,
     fault::book::{ArmedFault, Book},
     model::{
         CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault,
@@ -91,6 +92,12 @@ impl Control {
         Ok(events
             .filter(move |event| std::future::ready(is_wanted(event)))
             .boxed())
+    }
+
+    /// All metrics as text.
+    pub async fn metrics(&self, format: Format) -> Result<String, ControlError> {
+        let text = self.planes.metrics(format).await;
+        text.map_err(|error| ControlError::internal("read the metrics", &error))
     }
 
     /// Arms a fault; answers once it is in force.

@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod exec;
+pub mod export;
 pub mod fault;
 pub mod identity;
 pub mod kernel;

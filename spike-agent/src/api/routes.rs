@@ -4,6 +4,7 @@ mod calls;
 mod captures;
 mod execs;
 mod faults;
+mod metrics;
 mod segment;
 mod status;
 
@@ -58,6 +59,7 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(status::services))
         .routes(routes!(status::edge))
         .routes(routes!(calls::follow))
+        .routes(routes!(metrics::scrape))
         .routes(routes!(faults::list, faults::add, faults::clear))
         .routes(routes!(faults::show, faults::remove))
         .routes(routes!(faults::panic))

@@ -171,7 +171,7 @@ async fn the_openapi_document_describes_every_route() {
                 .map(move |method| format!("{method} {path}"))
         })
         .collect();
-    assert_eq!(operations.len(), 18, "{operations:?}");
+    assert_eq!(operations.len(), 19, "{operations:?}");
     let all = || {
         served["paths"]
             .as_object()
@@ -203,6 +203,8 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         cgroup: None,
         log_level: crate::config::LogLevel::Error,
         decode_budget: 0.0,
+        metrics_edges: 10,
+        otlp: None,
         services: Vec::new(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();
@@ -220,4 +222,31 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
     stop.cancel();
     serving.await.unwrap().unwrap();
     assert!(!config.socket.exists() && !config.state_dir.join("token").exists());
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let door = unix_door();
+    for (accept, content_type, text) in [
+        (
+            "*/*",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "# Prometheus\n",
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# OpenMetrics\n",
+        ),
+    ] {
+        let mut asked = request(Method::GET, "/metrics", "");
+        asked
+            .headers_mut()
+            .insert(header::ACCEPT, accept.parse().unwrap());
+        let answer = send(&door, asked).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], content_type);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, text);
+    }
 }

@@ -86,7 +86,19 @@ impl Calls {
         Ok(edge.zip(histogram).map(detail))
     }
 
-    fn draw(&self, edges: Vec<EdgeSample>) -> MapView {
+    /// What decoding has found out about edges.
+    pub(super) fn decoded(&self, ids: impl Iterator<Item = u64>) -> HashMap<u64, Decoded> {
+        let book = self.worker.book();
+        ids.filter_map(|id| Some((id, decoded(book.edge(id)?)))).collect()
+    }
+
+    /// The calls from now on, without the names of their ends.
+    pub(super) fn feed(&self) -> BoxStream<'static, Followed> {
+        self.feed.follow().boxed()
+    }
+
+    /// The map of these edges.
+    pub(super) fn draw(&self, edges: Vec<EdgeSample>) -> MapView {
         let book = self.worker.book();
         let who = Who {
             processes: &self.processes,

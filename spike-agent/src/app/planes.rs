@@ -15,13 +15,15 @@ use spike_common::rule::REDIRECT;
 
 use super::calls::Calls;
 use super::captures::Captures;
+use super::export::losses;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
+use crate::export::{Exporter, Format};
 use crate::fault::book::{ArmedFault, Book};
 use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
+use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
 use crate::model::{CaptureSpec, FieldError};
 use crate::proxy::namespaces::Namespaces;
 
@@ -32,6 +34,7 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) calls: Arc<Calls>,
+    pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) capabilities: Capabilities,
@@ -60,14 +63,18 @@ impl Planes for LivePlanes {
             },
             edges: self.kernel.edge_count(),
             decoding: self.calls.view(),
-            losses: self.losses(&Counter::ALL.map(|(counter, ..)| counter)),
+            otlp: self.exporter.otlp(),
+            losses: losses(&self.kernel, &Counter::ALL.map(|(counter, ..)| counter)),
             ..Status::default()
         }
     }
 
     fn service_map(&self) -> Result<MapView> {
         let mut map = self.calls.service_map()?;
-        map.losses = self.losses(&[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull]);
+        map.losses = losses(
+            &self.kernel,
+            &[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull],
+        );
         map.losses.retain(|loss| loss.count > 0);
         Ok(map)
     }
@@ -78,6 +85,10 @@ impl Planes for LivePlanes {
 
     fn calls(&self) -> BoxStream<'static, CallEvent> {
         self.calls.follow()
+    }
+
+    fn metrics(&self, format: Format) -> BoxFuture<'_, Result<String>> {
+        self.exporter.scrape(format).boxed()
     }
 
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
@@ -168,18 +179,6 @@ impl Planes for LivePlanes {
 }
 
 impl LivePlanes {
-    fn losses(&self, counters: &[Counter]) -> Vec<CounterView> {
-        let wanted = Counter::ALL
-            .into_iter()
-            .filter(|(counter, ..)| counters.contains(counter));
-        let view = |(counter, name, description): (_, &str, &str)| CounterView {
-            name: name.to_owned(),
-            description: description.to_owned(),
-            count: self.kernel.counter(counter),
-        };
-        wanted.map(view).collect()
-    }
-
     /// Has the service of each end named.
     pub(super) fn name_all(&self) {
         let listeners = self.kernel.services();

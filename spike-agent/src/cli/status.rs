@@ -64,6 +64,21 @@ fn describe(status: &Status) -> String {
             status.decoding.not_followed
         );
     }
+    if let Some(otlp) = &status.otlp {
+        let _ = write!(
+            text,
+            "otlp       {}: {} points and {} spans sent, {} and {} dropped, {} spans waiting\n",
+            otlp.url,
+            otlp.points_sent,
+            otlp.spans_sent,
+            otlp.points_dropped,
+            otlp.spans_dropped,
+            otlp.waiting,
+        );
+        if let Some(error) = &otlp.error {
+            let _ = writeln!(text, "           {error}");
+        }
+    }
     if !status.intercept.namespaces.is_empty() {
         let mut table = Table::new([
             Column::Text("NAMESPACE"),

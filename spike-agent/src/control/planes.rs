@@ -8,9 +8,12 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{
-    CaptureSpec, FieldError,
-    view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
+use crate::{
+    export::Format,
+    model::{
+        CaptureSpec, FieldError,
+        view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
+    },
 };
 
 /// The observe, intercept and packet planes, as far as operators reach them.
@@ -28,6 +31,9 @@ pub trait Planes: Send + Sync + 'static {
 
     /// Decoded calls, from now on, as they end.
     fn calls(&self) -> BoxStream<'static, CallEvent>;
+
+    /// All metrics as text.
+    fn metrics(&self, format: Format) -> BoxFuture<'_, Result<String>>;
 
     /// Called after the book of faults changed; resolves when the kernel's rules and the listeners follow it.
     fn settle(&self) -> BoxFuture<'_, Result<()>>;

@@ -11,9 +11,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{CaptureCounts, CaptureHandle, Planes};
-use crate::model::{
-    CaptureSpec, FieldError,
-    view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
+use crate::{
+    export::Format,
+    model::{
+        CaptureSpec, FieldError,
+        view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
+    },
 };
 
 /// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
@@ -45,6 +48,10 @@ impl Planes for TestPlanes {
 
     fn calls(&self) -> futures_util::stream::BoxStream<'static, CallEvent> {
         futures_util::stream::iter([CallEvent::Call(Box::default()), CallEvent::Missed(2)]).boxed()
+    }
+
+    fn metrics(&self, format: Format) -> BoxFuture<'_, anyhow::Result<String>> {
+        async move { Ok(format!("# {format:?}\n")) }.boxed()
     }
 
     fn settle(&self) -> BoxFuture<'_, anyhow::Result<()>> {

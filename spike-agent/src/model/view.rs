@@ -16,4 +16,4 @@ pub use map::{
 };
 pub use problem::Problem;
 pub use service::{BucketView, EdgeDetailView, ServiceList, ServiceView, TrafficView};
-pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, Status};
+pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, OtlpView, Status};

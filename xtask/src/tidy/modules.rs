@@ -21,15 +21,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The original destination comes to the proxy by a trait, so that it never needs `kernel`.
     ("proxy", &["model", "fault", "bus"]),
     ("calls", &["protocol"]),
+    // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
+    ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
     ("topology", &["model", "bus", "identity"]),
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology",
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export",
         ],
     ),
-    ("api", &["model", "config", "control"]),
+    ("api", &["model", "config", "control", "export"]),
     // What an agent left behind, and what a host can do: both work without an agent.
     ("safety", &["model", "config"]),
     ("exec", &["model", "safety"]),

@@ -30,6 +30,9 @@ pub struct Status {
     pub edges: u64,
     /// How much of the traffic is decoded.
     pub decoding: DecodingView,
+    /// How pushing to a collector goes, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpView>,
     /// What was lost or let through, and why; only counters above 0.
     pub losses: Vec<CounterView>,
 }
@@ -70,6 +73,26 @@ pub enum NamespaceState {
     LoDown,
     /// The agent cannot enter it; its connections are left alone.
     Unreachable,
+}
+
+/// Pushing of metrics and spans to a collector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct OtlpView {
+    /// Base URL of the collector.
+    pub url: String,
+    /// Points of metrics that it took.
+    pub points_sent: u64,
+    /// Points of metrics that did not arrive or were rejected.
+    pub points_dropped: u64,
+    /// Spans that it took.
+    pub spans_sent: u64,
+    /// Spans that did not arrive, were rejected, or found the queue full.
+    pub spans_dropped: u64,
+    /// Spans that wait to be pushed.
+    pub waiting: u64,
+    /// Why the last push failed, or what the collector said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A counter of something that was lost or let through.

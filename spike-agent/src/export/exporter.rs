@@ -1,0 +1,203 @@
+//! Joins what is counted with who asks for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    calls::CallMeter,
+    edges::EdgeLedger,
+    family::Family,
+    otlp::{Otlp, SpanSink},
+    own,
+    source::{Ends, Host, Source},
+    text::{self, Format},
+};
+use crate::{
+    calls::{EdgeCall, Followed},
+    config,
+    model::view::OtlpView,
+};
+
+/// Sets of attributes for each edge that has series: a service has a few dozen operations at most.
+const CALL_SERIES: usize = 2;
+/// How long the ends of edges may be out of date.
+const ENDS_LIVE: Duration = Duration::from_secs(1);
+/// The same when there is an edge that was not there then.
+const NEW_EDGE: Duration = Duration::from_millis(20);
+
+/// What is exported, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Edges with series of their own.
+    pub edges: usize,
+    /// Where to push to.
+    pub otlp: Option<config::Otlp>,
+}
+
+/// Tells what the agent has seen to whoever asks, and to a collector if there is one.
+pub struct Exporter {
+    source: Arc<dyn Source>,
+    host: Host,
+    started: SystemTime,
+    ledger: Mutex<EdgeLedger>,
+    meter: Mutex<CallMeter>,
+    following: Once,
+    otlp: Option<Otlp>,
+    stop: CancellationToken,
+}
+
+impl Exporter {
+    /// Begins to push, if there is a collector; all of it ends with `stop`.
+    ///
+    /// # Errors
+    /// When there can be no TLS to the collector.
+    pub fn start(source: Arc<dyn Source>, settings: Settings, stop: CancellationToken) -> Result<Arc<Self>> {
+        let otlp = settings.otlp.map(Otlp::new).transpose()?;
+        let exporter = Arc::new(Self {
+            source,
+            host: Host::this(),
+            started: SystemTime::now(),
+            ledger: Mutex::new(EdgeLedger::new(settings.edges)),
+            meter: Mutex::new(CallMeter::new(settings.edges.saturating_mul(CALL_SERIES))),
+            following: Once::new(),
+            otlp,
+            stop,
+        });
+        if let Some(otlp) = &exporter.otlp {
+            exporter.follow_calls();
+            otlp.start(&exporter);
+        }
+        Ok(exporter)
+    }
+
+    /// All metrics as text. Decoded calls are counted from the first time on.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub async fn scrape(self: &Arc<Self>, format: Format) -> Result<String> {
+        self.follow_calls();
+        let this = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || {
+            let families = this.families()?;
+            text::write(families, &this.host, format).context("write the metrics")
+        });
+        written.await.context("write the metrics")?
+    }
+
+    /// How pushing goes, if there is a collector.
+    pub fn otlp(&self) -> Option<OtlpView> {
+        self.otlp.as_ref().map(Otlp::view)
+    }
+
+    /// Pushes what is left, as long as that takes no longer than `limit`; call it after `stop`.
+    pub async fn finish(&self, limit: Duration) {
+        if let Some(otlp) = &self.otlp {
+            otlp.finish(limit).await;
+        }
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// All metrics as of now; it takes as long as reading the kernel's maps does.
+    pub(super) fn families(&self) -> Result<Vec<Family>> {
+        let up = self.started.elapsed().unwrap_or_default();
+        let mut families = own::families(&*self.source, &self.host, up);
+        let edges = self.source.edges()?;
+        {
+            let mut ledger = lock(&self.ledger);
+            ledger.update(edges, Instant::now());
+            families.extend(ledger.families());
+        }
+        families.extend(lock(&self.meter).families());
+        families.extend(self.otlp.iter().flat_map(Otlp::families));
+        Ok(families)
+    }
+
+    fn follow_calls(self: &Arc<Self>) {
+        self.following.call_once(|| {
+            let (this, stop) = (Arc::clone(self), self.stop.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(this.take_calls()).await });
+        });
+    }
+
+    /// `calls::feed --EdgeCall--> meter, otlp`.
+    async fn take_calls(self: Arc<Self>) {
+        let mut calls = self.source.calls();
+        let mut ends = Directory::default();
+        let spans = self.otlp.as_ref().map(Otlp::sink);
+        while let Some(followed) = calls.next().await {
+            match followed {
+                Followed::Missed(count) => lock(&self.meter).missed += count,
+                Followed::Call(call) => {
+                    if ends.is_old(call.edge) {
+                        ends.read(&self.source).await;
+                    }
+                    self.take(&call, ends.by_edge.get(&call.edge), spans.as_ref());
+                }
+            }
+        }
+    }
+
+    fn take(&self, EdgeCall { call, .. }: &EdgeCall, ends: Option<&Ends>, spans: Option<&SpanSink>) {
+        let mut meter = lock(&self.meter);
+        let Some(ends) = ends else {
+            meter.missed += 1;
+            return;
+        };
+        meter.count(call, ends);
+        drop(meter);
+        if let Some(spans) = spans {
+            spans.give(call, ends, |ns| self.source.wall_clock(ns));
+        }
+    }
+}
+
+/// Who is at the ends of the edges.
+#[derive(Default)]
+struct Directory {
+    by_edge: HashMap<u64, Ends>,
+    read: Option<Instant>,
+    took: Duration,
+}
+
+impl Directory {
+    /// Whether the map may say more of an edge; reading it may take a fiftieth of the time.
+    fn is_old(&self, edge: u64) -> bool {
+        let known = self.by_edge.contains_key(&edge);
+        let limit = if known { ENDS_LIVE } else { NEW_EDGE }.max(self.took * 50);
+        self.read.is_none_or(|read| read.elapsed() >= limit)
+    }
+
+    async fn read(&mut self, source: &Arc<dyn Source>) {
+        let (source, start) = (Arc::clone(source), Instant::now());
+        match tokio::task::spawn_blocking(move || source.edges()).await {
+            Ok(Ok(edges)) => self.by_edge = edges.into_iter().map(|edge| (edge.id, edge.ends)).collect(),
+            Ok(Err(error)) => warn!("name the ends of calls: {error:#}"),
+            Err(error) => warn!("name the ends of calls: {error}"),
+        }
+        (self.read, self.took) = (Some(Instant::now()), start.elapsed());
+    }
+}
+
+/// A lock whose poison does not matter: numbers that are only added to.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
