@@ -15,6 +15,8 @@ pub use planes::{CaptureCounts, CaptureHandle, Planes};
 use futures_util::{StreamExt as _, stream::BoxStream};
 
 pub use map::MapQuery;
+/// What the map can be drawn as, for the doors.
+pub use crate::topology::DrawFormat;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{

@@ -11,9 +11,8 @@ use serde::Deserialize;
 use super::segment::Segment;
 use crate::{
     api::problem::{AnyProblem, ApiError},
-    control::{Control, ControlError, MapQuery},
+    control::{Control, ControlError, DrawFormat, MapQuery},
     model::view::{AnalysisView, DiffView, EdgeHistoryView, GraphView, Group, MapView},
-    topology::DrawFormat,
 };
 
 /// Which part of the map, and of when.
