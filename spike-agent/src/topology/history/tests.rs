@@ -1,3 +1,5 @@
+//! What is written is read again, coarser with time, and within its limit.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -36,7 +38,10 @@ fn what_was_added_is_there_after_a_reopening() {
     {
         let history = History::open(&path, 1 << 20).unwrap();
         history
-            .add(&step(1_000, 2_000, &[(1, 5), (far, 7)]), &[(1, view("tcp")), (far, view("udp"))])
+            .add(
+                &step(1_000, 2_000, &[(1, 5), (far, 7)]),
+                &[(1, view("tcp")), (far, view("udp"))],
+            )
             .unwrap();
         history
             .add(&step(2_000, 3_000, &[(1, 6)]), &[(1, view("http"))])
@@ -44,16 +49,26 @@ fn what_was_added_is_there_after_a_reopening() {
     }
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let history = History::open(&path, 1 << 20).unwrap();
+    // A new agent has not seen yet what it speaks.
+    history
+        .add(&step(3_000, 3_001, &[]), &[(1, view("tcp"))])
+        .unwrap();
     let all = history.between(0, 10_000).unwrap();
     assert_eq!(
         all,
-        [step(1_000, 2_000, &[(1, 5), (far, 7)]), step(2_000, 3_000, &[(1, 6)])]
+        [
+            step(1_000, 2_000, &[(1, 5), (far, 7)]),
+            step(2_000, 3_000, &[(1, 6)])
+        ]
     );
     assert_eq!(history.between(2_000, 10_000).unwrap().len(), 1);
     assert_eq!(history.between(0, 1_000).unwrap().len(), 0);
     assert_eq!(history.between(1_999, 2_001).unwrap().len(), 2);
-    let known = history.identities([1, far, 9].into_iter()).unwrap();
-    assert_eq!(known[&1].protocol, "http", "the last that was said");
+    let known = history.identities(&[1, far, 9]).unwrap();
+    assert_eq!(
+        known[&1].protocol, "http",
+        "the last that told more than the transport"
+    );
     assert_eq!(known[&far].protocol, "udp");
     assert_eq!(known.len(), 2);
 }
@@ -62,7 +77,11 @@ fn what_was_added_is_there_after_a_reopening() {
 fn a_file_that_is_no_history_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("map.db");
-    fs::write(&path, "this is not a database, and longer than a header of one would be. ".repeat(99)).unwrap();
+    fs::write(
+        &path,
+        "this is not a database, and longer than a header of one would be. ".repeat(99),
+    )
+    .unwrap();
     let history = History::open(&path, 1 << 20).unwrap();
     history.add(&step(1, 2, &[(1, 5)]), &[]).unwrap();
     assert_eq!(history.between(0, 10).unwrap().len(), 1);
@@ -80,7 +99,9 @@ fn old_steps_become_coarser_and_lose_nothing() {
     for start in [now - 36 * HOUR, now - 240 * HOUR, now - 2400 * HOUR, now - HOUR] {
         for number in 0..360 {
             let at = start + number * 10_000;
-            history.add(&step(at, at + 10_000, &[(1, 1), (2, 2)]), &[]).unwrap();
+            history
+                .add(&step(at, at + 10_000, &[(1, 1), (2, 2)]), &[])
+                .unwrap();
         }
     }
     for _ in 0..3 {
@@ -126,7 +147,10 @@ fn a_damaged_step_is_told() {
     let path = dir.path().join("map.db");
     let history = History::open(&path, 1 << 20).unwrap();
     history.add(&step(1, 2, &[(1, 5)]), &[]).unwrap();
-    history.lock().execute("UPDATE step SET data = x'01ff'", []).unwrap();
+    history
+        .lock()
+        .execute("UPDATE step SET data = x'01ff'", [])
+        .unwrap();
     let error = history.between(0, 9).unwrap_err().to_string();
     assert!(error.contains("damaged"), "{error}");
 }
