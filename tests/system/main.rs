@@ -9,6 +9,7 @@ mod chance;
 mod effects;
 mod exec;
 mod latency;
+mod map;
 mod namespaces;
 mod observe;
 mod safety;
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 11] = [
+    let groups: [(&str, &[Test]); 12] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
+        ("map", map::TESTS),
         ("effects", effects::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
