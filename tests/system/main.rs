@@ -8,10 +8,13 @@ mod capture;
 mod chance;
 mod effects;
 mod exec;
+mod export;
+mod identity;
 mod latency;
 mod namespaces;
 mod observe;
 mod safety;
+mod topology;
 mod transparent;
 
 use std::process::ExitCode;
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 11] = [
+    let groups: [(&str, &[Test]); 14] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -39,8 +42,11 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("exec", exec::TESTS),
+        ("export", export::TESTS),
+        ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("topology", topology::TESTS),
     ];
     let trials = groups.into_iter().flat_map(|(group, tests)| {
         tests
