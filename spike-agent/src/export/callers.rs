@@ -85,7 +85,7 @@ mod tests {
     };
 
     fn get(edge: u64) -> Arc<EdgeCall> {
-        let call = call(ProtocolName::Http, "GET", "/", Some("200"));
+        let call = call(ProtocolName::Http1, "GET", "/", Some("200"));
         Arc::new(EdgeCall { edge, call })
     }
 

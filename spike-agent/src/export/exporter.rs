@@ -151,10 +151,11 @@ impl Exporter {
             match followed {
                 None => return,
                 Some(Followed::Missed(count)) => lock(&self.meter).missed += count,
-                Some(Followed::Call(call)) => match callers.ends(call.edge) {
-                    None if callers.wait(&call) => {}
-                    ends => self.take(&call, ends, spans.as_ref()),
-                },
+                Some(Followed::Call(call)) => {
+                    if callers.ends(call.edge).is_some() || !callers.wait(&call) {
+                        self.take(&call, callers.ends(call.edge), spans.as_ref());
+                    }
+                }
             }
         }
     }
