@@ -20,6 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_translated_destination_is_one_edge,
     ),
     (
+        "a_translated_connection_older_than_the_agent_is_one_edge",
+        a_translated_connection_older_than_the_agent_is_one_edge,
+    ),
+    (
         "an_edge_goes_through_a_router_that_translates",
         an_edge_goes_through_a_router_that_translates,
     ),
@@ -53,6 +57,39 @@ fn a_translated_destination_is_one_edge() {
     one_edge(&agent, 5);
     let services = agent.json(&["map"])["edges"][0]["destination"]["process"].clone();
     assert_eq!(services["service"], "nginx", "port {port}: {services:#}");
+}
+
+fn a_translated_connection_older_than_the_agent_is_one_edge() {
+    needs::program("nft");
+    let world = World::new();
+    let (netns, _) = service_of_a_cluster(&world);
+    let url = format!("http://{VIRTUAL}/mib");
+    let client = world.place("client").within(&netns);
+    let slow = client.start("curl", &["-s", "-o", "/dev/null", "--limit-rate", "200k", &url]);
+    let is_open = || {
+        client
+            .run("cat", &["/proc/self/net/tcp"])
+            .stdout
+            .contains(":0050 01 ")
+            .then_some(())
+    };
+    wait_for("curl to be connected", Duration::from_secs(5), is_open);
+    let agent = Agent::start(&world);
+    assert_eq!(finish(slow, "curl").code(), 0);
+    let edges = edges(&agent);
+    assert_eq!(edges.len(), 1, "{edges:#?}");
+    let edge = &edges[0];
+    assert_eq!(
+        (&edge["role"], &edge["opened"]),
+        (&"client".into(), &1.into()),
+        "{edge:#}"
+    );
+    let received = edge["bytes_in"].as_u64().unwrap_or(0);
+    assert!(
+        (100_000..=1 << 20).contains(&received),
+        "once, and not at each end: {edge:#}"
+    );
+    assert_eq!(edge["destination"]["process"]["service"], "nginx", "{edge:#}");
 }
 
 /// A namespace whose connections to a virtual address are led to nginx in it: its name, and nginx's port.

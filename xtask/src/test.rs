@@ -29,6 +29,19 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "ip",
 ];
 
+/// What some tests run beside these, too large for the disks of `cargo xtask vm`: there such tests are skipped.
+const LARGE_PROGRAMS: [&str; 9] = [
+    "node",
+    "nft",
+    "perl",
+    "podman",
+    "prometheus",
+    "promtool",
+    "python3",
+    "setpriv",
+    "tcpdump",
+];
+
 /// Run all tests: unit and property tests, then the system tests.
 ///
 /// The system tests need root and real servers. As root they must run, and so they must where `sudo` asks for no
@@ -103,10 +116,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
-    let missing: Vec<_> = PROGRAMS
-        .into_iter()
-        .filter(|program| !installed(program))
-        .collect();
+    let wanted = PROGRAMS.into_iter().chain(LARGE_PROGRAMS);
+    let missing: Vec<_> = wanted.filter(|program| !installed(program)).collect();
     if !missing.is_empty() {
         println!(
             "missing for the system tests: {}; run scripts/setup.sh --test",
