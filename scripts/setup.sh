@@ -6,6 +6,8 @@ least=1.95                 # rust-version of the workspace
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
 opentelemetry_proto_version=1.45.2
+mermaid_version=11
+jsdom_version=29
 
 usage() {
     cat <<'TEXT'
@@ -246,14 +248,27 @@ find_postgres() { # Debian keeps the server's programs off the PATH
     ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1
 }
 
+# Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
+install_mermaid() {
+    local dir
+    dir=$(dirname "$0")/../target/mermaid
+    [ ! -d "$dir/node_modules/mermaid" ] || return 0
+    have npm || { step "no npm: Mermaid's parser is done without"; return 0; }
+    step "npm install mermaid, jsdom in target/mermaid"
+    mkdir -p "$dir"
+    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
+        "mermaid@$mermaid_version" "jsdom@$jsdom_version" ||
+        { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
+}
+
 install_test_programs() {
     local pair program package wanted=()
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
         capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
         h2load:nghttp2-client dnsmasq:dnsmasq-base prometheus:prometheus nft:nftables podman:podman \
-        python3:python3 node:nodejs perl:perl setpriv:util-linux \
-        tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
+        tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd setpriv:util-linux \
+        dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux perl:perl node:nodejs python3:python3; do
         IFS=: read -r program package other <<<"$pair"
         have "$program" && continue
         apt_update
@@ -263,6 +278,12 @@ install_test_programs() {
         wanted+=("$package")
     done
     have postgres || [ -n "$(find_postgres)" ] || wanted+=(postgresql)
+    # The distribution's own Python reads GraphML with it.
+    if ! /usr/bin/python3 -c 'import networkx' 2>/dev/null; then
+        apt_update
+        wanted+=(python3-networkx)
+    fi
+    install_mermaid
     if [ ${#wanted[@]} = 0 ]; then
         step "test programs: all there"
         return 0

@@ -11,6 +11,7 @@ mod exec;
 mod export;
 mod identity;
 mod latency;
+mod map;
 mod namespaces;
 mod observe;
 mod safety;
@@ -32,10 +33,11 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 14] = [
+    let groups: [(&str, &[Test]); 15] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
+        ("map", map::TESTS),
         ("effects", effects::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),

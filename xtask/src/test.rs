@@ -30,17 +30,10 @@ pub(crate) const PROGRAMS: [&str; 11] = [
 ];
 
 /// What some tests run beside these, too large for the disks of `cargo xtask vm`: there such tests are skipped.
-const LARGE_PROGRAMS: [&str; 9] = [
-    "node",
-    "nft",
-    "perl",
-    "podman",
-    "prometheus",
-    "promtool",
-    "python3",
-    "setpriv",
-    "tcpdump",
-];
+const LARGE_PROGRAMS: [&str; 6] = ["nft", "podman", "prometheus", "promtool", "setpriv", "tcpdump"];
+
+/// What the tests of the map run besides; in the virtual machines, which have none of these, they are skipped.
+const MAP_PROGRAMS: [&str; 6] = ["dot", "rsvg-convert", "tmux", "perl", "node", "python3"];
 
 /// Run all tests: unit and property tests, then the system tests.
 ///
@@ -116,8 +109,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
-    let wanted = PROGRAMS.into_iter().chain(LARGE_PROGRAMS);
-    let missing: Vec<_> = wanted.filter(|program| !installed(program)).collect();
+    let missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .chain(LARGE_PROGRAMS)
+        .chain(MAP_PROGRAMS)
+        .filter(|program| !installed(program))
+        .collect();
     if !missing.is_empty() {
         println!(
             "missing for the system tests: {}; run scripts/setup.sh --test",
