@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use spike_agent::model::Thresholds;
 use spike_agent::model::view::{DestinationView, EdgeView, EndView, Group};
 use spike_agent::topology::{
-    AnalysisInput, Counts, DrawFormat, Flow, Graph, History, Observed, RecentCall, Step, analyze, diff, render,
+    AnalysisInput, Counts, DrawFormat, Flow, Graph, History, Observed, RecentCall, Step, analyze, diff,
+    render,
 };
 use spike_common::edge::EdgeStats;
 use spike_common::histogram::bucket;
@@ -41,14 +42,26 @@ fn main() {
     );
     let graph = Graph::new(&observed, Group::Service, "here");
     let view = graph.view(&observed, Group::Service, |_| true);
-    assert_eq!((graph.net.node_count() as u64, view.edges.len() as u64), (SERVICES, EDGES));
-    measure("graph of services", || Graph::new(&observed, Group::Service, "here"));
+    assert_eq!(
+        (graph.net.node_count() as u64, view.edges.len() as u64),
+        (SERVICES, EDGES)
+    );
+    measure("graph of services", || {
+        Graph::new(&observed, Group::Service, "here")
+    });
     measure("graph to JSON", || {
         let view = graph.view(&observed, Group::Service, |_| true);
         serde_json::to_vec(&view).map_or(0, |json| json.len())
     });
-    for format in [DrawFormat::Dot, DrawFormat::Graphml, DrawFormat::Mermaid, DrawFormat::Grafana] {
-        measure(&format!("graph to {format:?}"), || render(&view, format).map_or(0, |text| text.len()));
+    for format in [
+        DrawFormat::Dot,
+        DrawFormat::Graphml,
+        DrawFormat::Mermaid,
+        DrawFormat::Grafana,
+    ] {
+        measure(&format!("graph to {format:?}"), || {
+            render(&view, format).map_or(0, |text| text.len())
+        });
     }
     let (thresholds, facts) = (Thresholds::default(), BTreeMap::new());
     let input = AnalysisInput {
@@ -58,8 +71,12 @@ fn main() {
         thresholds: &thresholds,
         now: SystemTime::now(),
     };
-    measure("analysis", || analyze(&input, Some("service-1")).map_or(0, |view| view.findings.len()));
-    measure("difference", || diff(&observed, &observed, Group::Service, "here").same);
+    measure("analysis", || {
+        analyze(&input, Some("service-1")).map_or(0, |view| view.findings.len())
+    });
+    measure("difference", || {
+        diff(&observed, &observed, Group::Service, "here").same
+    });
     println!("most memory of this program: {} MiB", peak_kib() / 1024);
     if let Some(dir) = args.iter().find(|arg| !arg.starts_with("--")) {
         history(Path::new(dir), &observed.flows);
@@ -184,5 +201,6 @@ fn peak_kib() -> u64 {
 fn status(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }

@@ -207,7 +207,10 @@ fn read_file(path: &Path) -> Result<(Said, Vec<ServiceRule>)> {
     let text = std::fs::read_to_string(path).with_context(shown)?;
     let mut said: Said = toml::from_str(&text).with_context(shown)?;
     if let Some(thresholds) = &said.analysis {
-        thresholds.check().map_err(anyhow::Error::msg).with_context(shown)?;
+        thresholds
+            .check()
+            .map_err(anyhow::Error::msg)
+            .with_context(shown)?;
     }
     let rules = std::mem::take(&mut said.service).into_iter().enumerate();
     let rules = rules.map(|(index, raw)| {

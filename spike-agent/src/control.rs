@@ -14,9 +14,9 @@ pub use planes::{CaptureCounts, CaptureHandle, Planes};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 
-pub use map::MapQuery;
 /// What the map can be drawn as, for the doors.
 pub use crate::topology::DrawFormat;
+pub use map::MapQuery;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{

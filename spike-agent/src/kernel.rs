@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod features;
+mod joins;
 mod netns;
 mod rules;
 mod samples;

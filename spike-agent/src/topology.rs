@@ -16,11 +16,11 @@ pub use counts::{Counts, DecodedCounts};
 pub use diff::{StepCalls, diff};
 pub use graph::{Flow, Graph, Link, Node, Observed, link_of_flow};
 pub use history::{History, HistoryError, Step};
+use latency::latency_view;
 pub use latency::{Histogram, histogram};
 pub use recent::{Facts, Recent, RecentCall};
 pub use recorder::Recorder;
 pub use render::{Format as DrawFormat, render};
-use latency::latency_view;
 pub use services::services;
 
 use std::{cmp::Reverse, collections::HashMap, time::SystemTime};

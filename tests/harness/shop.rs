@@ -82,7 +82,11 @@ impl<'w> Shop<'w> {
     /// Asks some ports for a path without end, with a pause in seconds.
     pub fn load(&self, pause: &str, path: &str, ports: &[u16]) {
         let script = self.script("load.py", include_str!("shop/load.py"));
-        let mut args = vec![script.to_string_lossy().into_owned(), pause.to_owned(), path.to_owned()];
+        let mut args = vec![
+            script.to_string_lossy().into_owned(),
+            pause.to_owned(),
+            path.to_owned(),
+        ];
         args.extend(ports.iter().map(u16::to_string));
         self.world.place("load").serve(PYTHON, &args);
     }

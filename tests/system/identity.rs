@@ -1,6 +1,11 @@
 //! One edge for a connection, whatever lies between its ends, and none that is not there.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{ChildStdin, ChildStdout, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 use spike_tests::{
@@ -18,6 +23,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a_translated_destination_is_one_edge",
         a_translated_destination_is_one_edge,
+    ),
+    (
+        "a_translated_connection_older_than_the_agent_is_one_edge",
+        a_translated_connection_older_than_the_agent_is_one_edge,
     ),
     (
         "an_edge_goes_through_a_router_that_translates",
@@ -55,29 +64,95 @@ fn a_translated_destination_is_one_edge() {
     assert_eq!(services["service"], "nginx", "port {port}: {services:#}");
 }
 
+fn a_translated_connection_older_than_the_agent_is_one_edge() {
+    needs::program("nft");
+    let world = World::new();
+    let netns = cluster(&world);
+    let server = world.place("server").within(&netns);
+    let address = workload::server(&world, &server, "echo", "10.99.0.1:0");
+    lead_to(&world, &netns, &address);
+    let client = world.place("client").within(&netns);
+    let mut held = hold(&world, &client, &format!("{VIRTUAL}:80"));
+    let agent = Agent::start(&world);
+    for _ in 0..3 {
+        held.stdin.write_all(b"\n").expect("ask the client");
+        assert_eq!(held.says(), "answer ping\n");
+    }
+    let edges = wait_for("its calls on the map", Duration::from_secs(3), || {
+        let edges = edges(&agent);
+        let three = |edge: &Value| edge["calls"] == 3;
+        edges.iter().any(three).then_some(edges)
+    });
+    assert_eq!(edges.len(), 1, "{edges:#?}");
+    let edge = &edges[0];
+    assert_eq!(
+        (&edge["role"], &edge["opened"], &edge["open"]),
+        (&"client".into(), &1.into(), &1.into()),
+        "{edge:#}"
+    );
+    let cgroup = edge["destination"]["process"]["cgroup"]
+        .as_str()
+        .unwrap_or_default();
+    assert_eq!(format!("cgroup={cgroup}"), server.selector(), "{edge:#}");
+}
+
+/// A client that keeps a connection open.
+struct Held {
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+fn hold(world: &World, client: &Place<'_>, address: &str) -> Held {
+    let mut child = client
+        .helper(&["hold", address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the client");
+    let mut held = Held {
+        stdin: child.stdin.take().expect("its input"),
+        stdout: BufReader::new(child.stdout.take().expect("its output")),
+    };
+    world.keep(child);
+    assert_eq!(held.says(), "open\n");
+    held
+}
+
+impl Held {
+    fn says(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("read from the client");
+        line
+    }
+}
+
 /// A namespace whose connections to a virtual address are led to nginx in it: its name, and nginx's port.
 fn service_of_a_cluster(world: &World) -> (String, u16) {
-    let netns = world.namespace();
-    ip(&["-n", &netns, "link", "set", "lo", "up"]);
-    ip(&["-n", &netns, "address", "add", "10.99.0.1/32", "dev", "lo"]);
-    ip(&[
-        "-n",
-        &netns,
-        "route",
-        "add",
-        VIRTUAL,
-        "dev",
-        "lo",
-        "src",
-        "10.99.0.1",
-    ]);
+    let netns = cluster(world);
     let port = nginx_within(world, &netns);
+    lead_to(world, &netns, &format!("10.99.0.1:{port}"));
+    (netns, port)
+}
+
+/// A namespace with an address of its own and a way to the virtual one.
+fn cluster(world: &World) -> String {
+    let netns = world.namespace();
+    let within = |args: &str| {
+        let args: Vec<&str> = ["-n", &netns].into_iter().chain(args.split(' ')).collect();
+        ip(&args);
+    };
+    within("link set lo up");
+    within("address add 10.99.0.1/32 dev lo");
+    within(&format!("route add {VIRTUAL} dev lo src 10.99.0.1"));
+    netns
+}
+
+fn lead_to(world: &World, netns: &str, address: &str) {
     let rules = format!(
         "table ip nat {{ chain output {{ type nat hook output priority -100;\n\
-         ip daddr {VIRTUAL} tcp dport 80 dnat to 10.99.0.1:{port}\n}}\n}}\n"
+         ip daddr {VIRTUAL} tcp dport 80 dnat to {address}\n}}\n}}\n"
     );
-    translate(world, &netns, &rules);
-    (netns, port)
+    translate(world, netns, &rules);
 }
 
 fn an_edge_goes_through_a_router_that_translates() {
@@ -199,44 +274,28 @@ fn a_container_is_named_by_its_engine() {
     needs::program("podman");
     let world = World::new();
     let engine = Podman::start(&world);
-    let id = engine.create(
-        "shop-db-1",
-        &["com.docker.compose.service=db", "com.acme.team=shop"],
-    );
+    let id = engine.create("shop-db-1", &["com.docker.compose.service=db"]);
     // Where the engine would run it.
     let port = nginx(&world, &world.place(&format!("libpod-{id}.scope")));
-    let rules = "[[service]]\nname = \"shop-client\"\nlabel = { \"com.acme.team\" = \"sh*\" }\n\
-                 executable = \"curl\"\n";
+    let rules = "[[service]]\nname = \"shop-client\"\nlabel = { \"com.acme.team\" = \"sh*\" }\n";
     let config = world.path("spike.toml");
     fs::write(&config, rules).expect("write spike.toml");
     let mut command = agent::command(&world);
-    let agent = Agent::start_with(&world, {
-        command.arg("--config").arg(&config);
-        command
-    });
+    command.arg("--config").arg(&config);
+    let agent = Agent::start_with(&world, command);
     let other = engine.create("shop-web-1", &["com.acme.team=shop"]);
     let client = world.place(&format!("libpod-{other}.scope"));
     // Names come a moment after who they are of, and of those who have ended, no more.
-    let mut child = client
-        .command("curl")
-        .args(["-s", "--limit-rate", "200k", "-o", "/dev/null"])
-        .arg(format!("http://127.0.0.1:{port}/mib"))
-        .spawn()
-        .expect("start curl");
-    let edge = wait_for("the engine's names", Duration::from_secs(5), || {
+    let _held = hold(&world, &client, &format!("127.0.0.1:{port}"));
+    let edge = wait_for("the engine's names", Duration::from_secs(10), || {
         let edges = edges(&agent);
-        let named = |edge: &&Value| edge["caller"]["service"] == "shop-client";
+        let named = |edge: &&Value| {
+            edge["caller"]["service"] == "shop-client" && edge["destination"]["process"]["service"] == "db"
+        };
         edges.iter().find(named).cloned()
     });
     assert_eq!(edge["caller"]["kind"], "rule", "{edge:#}");
-    let callee = &edge["destination"]["process"];
-    assert_eq!(
-        (&callee["service"], &callee["kind"]),
-        (&"db".into(), &"container".into()),
-        "{edge:#}"
-    );
-    child.kill().expect("end curl");
-    child.wait().expect("wait for curl");
+    assert_eq!(edge["destination"]["process"]["kind"], "container", "{edge:#}");
 }
 
 /// A container engine of a test's own, at the socket where Spike looks for one.

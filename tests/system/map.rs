@@ -18,14 +18,29 @@ use spike_tests::{
 use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("the_shop_is_drawn_right_in_every_format", formats::the_shop_is_drawn_right_in_every_format),
+    (
+        "the_shop_is_drawn_right_in_every_format",
+        formats::the_shop_is_drawn_right_in_every_format,
+    ),
     ("edges_are_found_and_hidden", edges_are_found_and_hidden),
     ("the_map_is_watched", the_map_is_watched),
     ("a_clean_shop_has_no_findings", a_clean_shop_has_no_findings),
-    ("planted_faults_of_design_are_found", planted_faults_of_design_are_found),
-    ("history_outlives_a_restart_and_a_kill", history_outlives_a_restart_and_a_kill),
-    ("a_slow_service_shows_in_the_difference", a_slow_service_shows_in_the_difference),
-    ("top_shows_the_edges_and_breaks_one", top::top_shows_the_edges_and_breaks_one),
+    (
+        "planted_faults_of_design_are_found",
+        planted_faults_of_design_are_found,
+    ),
+    (
+        "history_outlives_a_restart_and_a_kill",
+        history_outlives_a_restart_and_a_kill,
+    ),
+    (
+        "a_slow_service_shows_in_the_difference",
+        a_slow_service_shows_in_the_difference,
+    ),
+    (
+        "top_shows_the_edges_and_breaks_one",
+        top::top_shows_the_edges_and_breaks_one,
+    ),
 ];
 
 /// How long the shop may take until all of it has been seen.
@@ -92,18 +107,30 @@ fn edges_are_found_and_hidden() {
     assert_eq!(edges.len(), 2, "one for each of the callers: {edges:#?}");
 
     let processes = agent.json(&["map", "--group", "process"]);
-    assert!(processes["nodes"].as_array().is_some_and(|nodes| nodes.len() >= 9), "{processes:#}");
+    assert!(
+        processes["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.len() >= 9),
+        "{processes:#}"
+    );
     let hosts = agent.json(&["map", "--group", "host"]);
     assert_eq!(hosts["nodes"].as_array().map(Vec::len), Some(1), "{hosts:#}");
 
     for (args, says) in [
-        (["--find", "p98>1ms"], "there is no field `p98`; fields are from, to"),
+        (
+            ["--find", "p98>1ms"],
+            "there is no field `p98`; fields are from, to",
+        ),
         (["--hide", "p99>fast"], "hide: p99: "),
         (["--at", "soon"], "10m-ago"),
         (["--since", "5"], "needs its unit"),
     ] {
         let done = agent.spike(&[&["map"][..], &args].concat());
-        assert!(done.code() != 0 && done.stderr.contains(says), "{args:?}: {}", done.stderr);
+        assert!(
+            done.code() != 0 && done.stderr.contains(says),
+            "{args:?}: {}",
+            done.stderr
+        );
     }
     let table = agent.spike(&["map", "--group", "service"]).ok();
     assert!(table.starts_with("FROM") && table.contains("orders"), "{table}");
@@ -127,7 +154,11 @@ fn the_map_is_watched() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a map a line"))
         .collect();
-    assert!(maps.len() >= 2 && maps[0]["at"] != maps[1]["at"], "{}", done.stdout);
+    assert!(
+        maps.len() >= 2 && maps[0]["at"] != maps[1]["at"],
+        "{}",
+        done.stdout
+    );
 }
 
 /// The kinds and services of what is found.
@@ -161,9 +192,16 @@ fn a_clean_shop_has_no_findings() {
     let without = agent.json(&["analyze", "--without", "orders"]);
     assert_eq!(without["without"]["cut_off"], json!(["stock"]), "{without:#}");
     let affected = without["without"]["affected"].to_string();
-    assert!(affected.contains("nginx") && affected.contains("load"), "{affected}");
+    assert!(
+        affected.contains("nginx") && affected.contains("load"),
+        "{affected}"
+    );
     let done = agent.spike(&["analyze", "--without", "nobody"]);
-    assert!(done.stderr.contains("there is no service `nobody`"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("there is no service `nobody`"),
+        "{}",
+        done.stderr
+    );
 }
 
 fn planted_faults_of_design_are_found() {
@@ -174,7 +212,11 @@ fn planted_faults_of_design_are_found() {
     let ring_start = free_port();
     let ring_end = shop.service("ring-c", &json!({ "calls": [{ "port": ring_start }] }));
     let ring_middle = shop.service("ring-b", &json!({ "calls": [{ "port": ring_end }] }));
-    shop.service_at("ring-a", ring_start, &json!({ "calls": [{ "port": ring_middle }] }));
+    shop.service_at(
+        "ring-a",
+        ring_start,
+        &json!({ "calls": [{ "port": ring_middle }] }),
+    );
 
     let mut next = plain("chain-f");
     for name in ["chain-e", "chain-d", "chain-c", "chain-b", "chain-a"] {
@@ -190,7 +232,10 @@ fn planted_faults_of_design_are_found() {
     let basket = shop.service("basket", &json!({ "calls": [{ "port": items, "times": 12 }] }));
 
     let broken = shop.service("broken", &json!({ "fail": true }));
-    let stubborn = shop.service("stubborn", &json!({ "calls": [{ "port": broken, "retries": 3 }] }));
+    let stubborn = shop.service(
+        "stubborn",
+        &json!({ "calls": [{ "port": broken, "retries": 3 }] }),
+    );
 
     let agent = agent_with_short_steps(&world);
     for port in [ring_start, gate, basket, stubborn] {
@@ -199,7 +244,10 @@ fn planted_faults_of_design_are_found() {
     shop.load("0.03", "/9", &[chain]);
     let wanted: [(&str, &[&str]); 5] = [
         ("cycle", &["ring-a", "ring-b", "ring-c"]),
-        ("long_chain", &["chain-a", "chain-b", "chain-c", "chain-d", "chain-e", "chain-f"]),
+        (
+            "long_chain",
+            &["chain-a", "chain-b", "chain-c", "chain-d", "chain-e", "chain-f"],
+        ),
         ("single_point_of_failure", &["gate", "bank", "vault"]),
         ("n_plus_one", &["basket", "items"]),
         ("retry_storm", &["stubborn", "broken"]),
@@ -208,7 +256,10 @@ fn planted_faults_of_design_are_found() {
         let found = findings(&agent);
         let is_found = |(kind, services): &(&str, &[&str])| {
             found.iter().any(|(found, at)| {
-                found == kind && services.iter().all(|service| at.iter().any(|name| name == service))
+                found == kind
+                    && services
+                        .iter()
+                        .all(|service| at.iter().any(|name| name == service))
             })
         };
         let missing: Vec<_> = wanted.iter().filter(|wanted| !is_found(wanted)).collect();
@@ -227,11 +278,17 @@ fn planted_faults_of_design_are_found() {
     // No healthy edge is called failing.
     for (kind, services) in findings(&agent) {
         if kind == "failing_edge" || kind == "retry_storm" {
-            assert!(services.iter().any(|name| name == "broken" || name == "stubborn"), "{services:?}");
+            assert!(
+                services.iter().any(|name| name == "broken" || name == "stubborn"),
+                "{services:?}"
+            );
         }
     }
     let text = agent.spike(&["analyze"]).ok();
-    assert!(text.contains("why ") && text.contains("spike fault add"), "{text}");
+    assert!(
+        text.contains("why ") && text.contains("spike fault add"),
+        "{text}"
+    );
 }
 
 fn history_outlives_a_restart_and_a_kill() {
@@ -260,7 +317,10 @@ fn history_outlives_a_restart_and_a_kill() {
     let graph = from_history(&agent, &at);
     assert_eq!(triples(&graph), expected());
     assert!(calls(&graph) >= before, "{} of {before}", calls(&graph));
-    assert!(graph["edges"][0]["latency"]["p99_us"].as_u64().unwrap_or(0) > 0, "{graph:#}");
+    assert!(
+        graph["edges"][0]["latency"]["p99_us"].as_u64().unwrap_or(0) > 0,
+        "{graph:#}"
+    );
     // Of what came after the kill there is more, which a plain stop keeps to the last.
     wait_for("calls after the kill", LIMIT, || {
         (calls(&from_history(&agent, &["--since", "2s"])) > 20).then_some(())
@@ -268,7 +328,10 @@ fn history_outlives_a_restart_and_a_kill() {
     let seen = calls(&from_history(&agent, &["--since", "5m"]));
     assert_eq!(agent.terminate(), Some(0));
     let agent = agent_with_short_steps(&world);
-    let kept = calls(&from_history(&agent, &["--at", &humantime_now(), "--since", "5m"]));
+    let kept = calls(&from_history(
+        &agent,
+        &["--at", &humantime_now(), "--since", "5m"],
+    ));
     assert!(kept >= seen, "{kept} of {seen} calls were kept");
     assert!(shop.fronts.len() == 2 && Agent::check_leftovers(&world).0 == 0);
 
@@ -307,7 +370,10 @@ fn a_slow_service_shows_in_the_difference() {
     let port = |edge: &Value| edge["destination"]["port"].as_u64().unwrap_or(0);
     for edge in graph["edges"].as_array().cloned().unwrap_or_default() {
         // A fault takes connections that are opened after it: nginx opens new ones when the old ones go.
-        agent.fault(&format!("latency --delay 60ms --to port={} --ttl 5m", port(&edge)));
+        agent.fault(&format!(
+            "latency --delay 60ms --to port={} --ttl 5m",
+            port(&edge)
+        ));
     }
     shop.load("0.02", "/1", &shop.fronts);
     let difference = wait_for("the difference", LIMIT, || {
@@ -321,7 +387,14 @@ fn a_slow_service_shows_in_the_difference() {
     });
     assert_eq!(difference["gone_services"], json!([]), "{difference:#}");
     let text = agent.spike(&["diff", &before, "now", "--length", "8s"]).ok();
-    assert!(text.contains("+ service mail") && text.contains("nginx -> orders"), "{text}");
+    assert!(
+        text.contains("+ service mail") && text.contains("nginx -> orders"),
+        "{text}"
+    );
     let done = agent.spike(&["diff", "tomorrow"]);
-    assert!(done.code() != 0 && done.stderr.contains("before: "), "{}", done.stderr);
+    assert!(
+        done.code() != 0 && done.stderr.contains("before: "),
+        "{}",
+        done.stderr
+    );
 }

@@ -16,9 +16,7 @@ use crate::config::AgentConfig;
 use crate::kernel::Kernel;
 use crate::model::{FieldError, Thresholds, Window};
 use crate::protocol::{Call, ProtocolName};
-use crate::topology::{
-    Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls,
-};
+use crate::topology::{Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls};
 
 /// Name of the history within the state directory.
 const FILE: &str = "map-history.db";
@@ -93,7 +91,9 @@ impl MapKeeper {
     }
 
     fn end_step(&self, tidy: bool) -> Result<()> {
-        let Some(history) = &self.history else { return Ok(()) };
+        let Some(history) = &self.history else {
+            return Ok(());
+        };
         let flows = self.calls.flows()?;
         let now = millis(SystemTime::now());
         let (step, news) = lock(&self.recorder).end(flows, now);
@@ -210,10 +210,7 @@ impl MapKeeper {
     }
 
     /// Who edges are between: as it is known now, else as it was.
-    fn known(
-        &self,
-        ids: impl Iterator<Item = u64>,
-    ) -> Result<HashMap<u64, crate::model::view::EdgeView>> {
+    fn known(&self, ids: impl Iterator<Item = u64>) -> Result<HashMap<u64, crate::model::view::EdgeView>> {
         let mut known = match &self.history {
             Some(history) => history.identities(ids)?,
             None => HashMap::new(),

@@ -116,7 +116,11 @@ fn what_if(without: &WithoutView) -> String {
         distance => format!("{} (over {distance} calls)", affected.service),
     });
     _ = writeln!(text, "  may fail  {}", list(affected.collect()));
-    _ = writeln!(text, "  calls     {} of all are to or from these", percent(without.calls_percent));
+    _ = writeln!(
+        text,
+        "  calls     {} of all are to or from these",
+        percent(without.calls_percent)
+    );
     if !without.test.is_empty() {
         _ = writeln!(text, "  test      {}", clean(&without.test));
     }
@@ -149,8 +153,14 @@ mod tests {
             ..AnalysisView::default()
         };
         let text = report(&analysis);
-        assert!(text.contains("1 finding\n\nHIGH: a -> b -> a? is a ring\n"), "{text}");
-        assert!(text.contains("  numbers  p99 1.50ms, services 2\n  why      because\n  try      do\n"), "{text}");
+        assert!(
+            text.contains("1 finding\n\nHIGH: a -> b -> a? is a ring\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("  numbers  p99 1.50ms, services 2\n  why      because\n  try      do\n"),
+            "{text}"
+        );
         assert!(!text.contains("test"), "{text}");
     }
 
@@ -160,8 +170,14 @@ mod tests {
             without: Some(WithoutView {
                 service: "redis".to_owned(),
                 affected: vec![
-                    AffectedView { service: "cart".to_owned(), distance: 1 },
-                    AffectedView { service: "web".to_owned(), distance: 2 },
+                    AffectedView {
+                        service: "cart".to_owned(),
+                        distance: 1,
+                    },
+                    AffectedView {
+                        service: "web".to_owned(),
+                        distance: 2,
+                    },
                 ],
                 calls_percent: 40.0,
                 ..WithoutView::default()
@@ -169,6 +185,9 @@ mod tests {
             ..AnalysisView::default()
         };
         let text = report(&analysis);
-        assert!(text.contains("cut off   nobody") && text.contains("cart, web (over 2 calls)"), "{text}");
+        assert!(
+            text.contains("cut off   nobody") && text.contains("cart, web (over 2 calls)"),
+            "{text}"
+        );
     }
 }

@@ -11,7 +11,7 @@ use super::{
     map::{group_name, query},
     output::{print, print_json},
 };
-use crate::model::view::{Changed, ChangeView, DiffView, Group, LinkView, NodeView};
+use crate::model::view::{ChangeView, Changed, DiffView, Group, LinkView, NodeView};
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
@@ -72,7 +72,13 @@ fn report(diff: &DiffView) -> String {
     let nodes = |nodes: &[NodeView]| nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
     let links = |links: &[LinkView]| {
         let line = |link: &LinkView| {
-            format!("{} -> {} ({}, {})", link.from, link.to, link.protocol, rate(link.rate))
+            format!(
+                "{} -> {} ({}, {})",
+                link.from,
+                link.to,
+                link.protocol,
+                rate(link.rate)
+            )
         };
         links.iter().map(line).collect::<Vec<_>>()
     };
@@ -91,7 +97,11 @@ fn report(diff: &DiffView) -> String {
             _ = writeln!(text, "{mark} {line}");
         }
     }
-    let besides = if is_same { "nothing is different beyond noise; " } else { "" };
+    let besides = if is_same {
+        "nothing is different beyond noise; "
+    } else {
+        ""
+    };
     _ = writeln!(text, "{besides}{} edges as before", diff.same);
     text
 }
@@ -133,7 +143,10 @@ mod tests {
             ..DiffView::default()
         };
         let text = report(&diff);
-        assert!(text.ends_with("+ service mail\n~ web -> cart (http) p99 1.00ms -> 20.0ms\n4 edges as before\n"), "{text}");
+        assert!(
+            text.ends_with("+ service mail\n~ web -> cart (http) p99 1.00ms -> 20.0ms\n4 edges as before\n"),
+            "{text}"
+        );
         assert!(report(&DiffView::default()).contains("nothing is different"));
     }
 }

@@ -50,7 +50,9 @@ enum Input {
 
 pub(super) async fn run(args: TopArgs) -> Result<()> {
     if !stdout().is_terminal() {
-        bail!("spike top draws on a terminal, which this is not; for programs there is spike map --watch --json");
+        bail!(
+            "spike top draws on a terminal, which this is not; for programs there is spike map --watch --json"
+        );
     }
     let mut state = State::default();
     // Before the screen is taken over, so that an agent that is not there is told in plain words.
@@ -137,7 +139,9 @@ async fn live(client: &Client, terminal: &mut ratatui::DefaultTerminal, state: &
 
 /// Reads the list, the faults and what is open.
 async fn refresh(client: &Client, state: &mut State) -> Result<()> {
-    let graph = client.get(&format!("/v1/map/graph?group=process&since={WINDOW}")).await;
+    let graph = client
+        .get(&format!("/v1/map/graph?group=process&since={WINDOW}"))
+        .await;
     let graph: GraphView = match graph {
         Ok(graph) => graph,
         // Without a history, all since the agent's start is better than nothing.
@@ -146,13 +150,17 @@ async fn refresh(client: &Client, state: &mut State) -> Result<()> {
     };
     state.update(graph);
     let faults: FaultList = client.get("/v1/faults").await?;
-    state.armed.retain(|_, name| faults.faults.iter().any(|fault| fault.name == *name));
+    state
+        .armed
+        .retain(|_, name| faults.faults.iter().any(|fault| fault.name == *name));
     look(client, state).await
 }
 
 /// Reads the past of the edge that is open.
 async fn look(client: &Client, state: &mut State) -> Result<()> {
-    let Some(open) = &mut state.open else { return Ok(()) };
+    let Some(open) = &mut state.open else {
+        return Ok(());
+    };
     let history: EdgeHistoryView = client
         .get(&format!("/v1/edges/{}/history?since=10m", open.id))
         .await?;

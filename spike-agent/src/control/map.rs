@@ -7,9 +7,7 @@ use crate::{
     model::{
         FieldError, Find, LINK_FIELDS, Window,
         moment::moment,
-        view::{
-            AnalysisView, DiffView, EdgeHistoryView, GraphView, Group, LinkView, MapView, StepView,
-        },
+        view::{AnalysisView, DiffView, EdgeHistoryView, GraphView, Group, LinkView, MapView, StepView},
     },
     topology::{AnalysisInput, DrawFormat, Graph, Observed, analyze, diff, link_of_flow, render},
 };
@@ -70,7 +68,9 @@ impl Control {
         }
         let mut observed = self.observed(window, false)?;
         let seconds = observed.seconds();
-        observed.flows.retain(|flow| wanted.keeps(&link_of_flow(flow, seconds)));
+        observed
+            .flows
+            .retain(|flow| wanted.keeps(&link_of_flow(flow, seconds)));
         let mut edges: Vec<_> = observed.flows.into_iter().map(|flow| flow.view).collect();
         edges.sort_by_key(|edge| std::cmp::Reverse(edge.calls));
         Ok(MapView {
@@ -90,7 +90,12 @@ impl Control {
     }
 
     /// The map, drawn.
-    pub fn drawing(&self, query: &MapQuery, group: Group, format: DrawFormat) -> Result<String, ControlError> {
+    pub fn drawing(
+        &self,
+        query: &MapQuery,
+        group: Group,
+        format: DrawFormat,
+    ) -> Result<String, ControlError> {
         let graph = self.graph(query, group)?;
         render(&graph, format).map_err(|error| FieldError::new("format", error).into())
     }

@@ -30,7 +30,11 @@ pub fn millis_left(ms: u64) -> String {
 /// A rate a second as `0.05/s`, `12.3/s` or `1.20k/s`.
 pub fn rate(rate: f64) -> String {
     if rate < 1_000.0 {
-        let decimals = if rate < 9.995 { 2 } else { usize::from(rate < 99.95) };
+        let decimals = if rate < 9.995 {
+            2
+        } else {
+            usize::from(rate < 99.95)
+        };
         format!("{rate:.decimals$}/s")
     } else {
         // A rate that no count can reach is shown as the largest.
@@ -93,10 +97,21 @@ mod tests {
             assert_eq!(bytes(count), text);
         }
         assert_eq!(millis_left(598_999), "9m58s");
-        for (number, text) in [(0.0, "0.00/s"), (9.0, "9.00/s"), (12.34, "12.3/s"), (1_500.0, "1.50k/s")] {
+        for (number, text) in [
+            (0.0, "0.00/s"),
+            (9.0, "9.00/s"),
+            (12.34, "12.3/s"),
+            (1_500.0, "1.50k/s"),
+        ] {
             assert_eq!(rate(number), text);
         }
-        for (number, text) in [(0.0, "0%"), (0.05, "0.05%"), (1.25, "1.2%"), (35.4, "35%"), (100.0, "100%")] {
+        for (number, text) in [
+            (0.0, "0%"),
+            (0.05, "0.05%"),
+            (1.25, "1.2%"),
+            (35.4, "35%"),
+            (100.0, "100%"),
+        ] {
             assert_eq!(percent(number), text);
         }
     }

@@ -86,7 +86,9 @@ impl Thresholds {
             ("cut-off", self.cut_off == 0),
         ] {
             if is_wrong {
-                return Err(format!("analysis.{key} is too small: every service would be a finding"));
+                return Err(format!(
+                    "analysis.{key} is too small: every service would be a finding"
+                ));
             }
         }
         for (key, percent) in [
@@ -96,7 +98,9 @@ impl Thresholds {
             ("connect-percent", self.connect_percent),
         ] {
             if !(percent > 0.0 && percent <= 100.0) {
-                return Err(format!("analysis.{key} is {percent}, not above 0 and at most 100"));
+                return Err(format!(
+                    "analysis.{key} is {percent}, not above 0 and at most 100"
+                ));
             }
         }
         Ok(())

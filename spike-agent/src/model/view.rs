@@ -16,9 +16,7 @@ pub use call::{CALL_FIELDS, CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use diff::{ChangeView, Changed, DiffView, StretchView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
-pub use graph::{
-    EdgeHistoryView, Group, GraphView, LINK_FIELDS, LinkView, NodeView, StepView,
-};
+pub use graph::{EdgeHistoryView, GraphView, Group, LINK_FIELDS, LinkView, NodeView, StepView};
 pub use map::{
     DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
 };

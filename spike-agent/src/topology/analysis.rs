@@ -168,7 +168,11 @@ fn waits(link: &Link) -> bool {
 
 /// Marks what can be reached from some services without one of them.
 fn mark(graph: &Graph, from: &[NodeIndex], without: Option<NodeIndex>, reached: &mut [bool]) {
-    let mut stack: Vec<NodeIndex> = from.iter().copied().filter(|node| Some(*node) != without).collect();
+    let mut stack: Vec<NodeIndex> = from
+        .iter()
+        .copied()
+        .filter(|node| Some(*node) != without)
+        .collect();
     while let Some(node) = stack.pop() {
         if std::mem::replace(&mut reached[node.index()], true) {
             continue;

@@ -225,8 +225,8 @@ impl DecodedCounts {
                 part as f64 / (part + lost) as f64
             }
         };
-        let confidence = share(self.segments, self.lost_segments)
-            * share(self.calls, self.lost_calls + self.undecodable);
+        let confidence =
+            share(self.segments, self.lost_segments) * share(self.calls, self.lost_calls + self.undecodable);
         EdgeDecodingView {
             calls: self.calls,
             failed: self.failed,

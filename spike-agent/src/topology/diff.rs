@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use petgraph::graph::NodeIndex;
 
 use super::{Graph, Histogram, Link, Observed};
-use crate::model::view::{
-    Changed, ChangeView, DiffView, GraphView, Group, LinkView, NodeView, StretchView,
-};
+use crate::model::view::{ChangeView, Changed, DiffView, GraphView, Group, LinkView, NodeView, StretchView};
 
 /// Standard errors that chance does not explain: one in some ten thousand comparisons.
 const BEYOND: f64 = 4.0;
@@ -118,7 +116,10 @@ impl<'a> Side<'a> {
 
     fn nodes_but_of<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = &'s NodeView> {
         let known: HashSet<&str> = other.view.nodes.iter().map(|node| node.id.as_str()).collect();
-        self.view.nodes.iter().filter(move |node| !known.contains(node.id.as_str()))
+        self.view
+            .nodes
+            .iter()
+            .filter(move |node| !known.contains(node.id.as_str()))
     }
 
     fn stretch(&self) -> StretchView {
@@ -185,7 +186,12 @@ fn compare(before: &Side<'_>, old: &Link, after: &Side<'_>, new: &Link) -> Vec<C
     let error = (pooled * (1.0 - pooled) * (1.0 / tried(old) + 1.0 / tried(new))).sqrt();
     let score = (new_share - old_share).abs() / error.max(f64::MIN_POSITIVE) / BEYOND;
     if score > 1.0 && (new_share - old_share).abs() * 100.0 > LEAST_ERRORS {
-        changes.push(change(Changed::Errors, old_share * 100.0, new_share * 100.0, score));
+        changes.push(change(
+            Changed::Errors,
+            old_share * 100.0,
+            new_share * 100.0,
+            score,
+        ));
     }
     for (what, per_mille) in [(Changed::P50, 500), (Changed::P99, 990)] {
         let (old, new) = (&old.counts.latency, &new.counts.latency);
@@ -219,7 +225,11 @@ fn range(histogram: &Histogram, per_mille: u64) -> Option<(f64, f64, f64)> {
     let share = per_mille as f64 / 1000.0;
     let middle = share * count as f64;
     let spread = BEYOND * (count as f64 * share * (1.0 - share)).sqrt();
-    let at = |rank: f64| histogram.at_rank((rank.ceil() as u64).clamp(1, count)).map(|ns| ns as f64);
+    let at = |rank: f64| {
+        histogram
+            .at_rank((rank.ceil() as u64).clamp(1, count))
+            .map(|ns| ns as f64)
+    };
     Some((at(middle - spread)?, at(middle)?, at(middle + spread)?))
 }
 
@@ -259,13 +269,27 @@ mod tests {
 
     #[test]
     fn what_is_new_and_what_is_gone_is_told() {
-        let before = observed(vec![flow("web", "cart", "http", 100, 1_000), flow("web", "old", "http", 50, 1_000), flow("cron", "rare", "http", 1, 1_000)]);
-        let after = observed(vec![flow("web", "cart", "http", 100, 1_000), flow("web", "new", "http", 1, 1_000)]);
+        let before = observed(vec![
+            flow("web", "cart", "http", 100, 1_000),
+            flow("web", "old", "http", 50, 1_000),
+            flow("cron", "rare", "http", 1, 1_000),
+        ]);
+        let after = observed(vec![
+            flow("web", "cart", "http", 100, 1_000),
+            flow("web", "new", "http", 1, 1_000),
+        ]);
         let diff = diff(&before, &after, Group::Service, "here");
         let names = |nodes: &[NodeView]| nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
         assert_eq!(names(&diff.new_services), ["new"]);
-        assert_eq!(names(&diff.gone_services), ["old"], "that a single call is missing may be chance");
-        assert_eq!((diff.new_edges.len(), diff.gone_edges.len(), diff.same), (1, 1, 1));
+        assert_eq!(
+            names(&diff.gone_services),
+            ["old"],
+            "that a single call is missing may be chance"
+        );
+        assert_eq!(
+            (diff.new_edges.len(), diff.gone_edges.len(), diff.same),
+            (1, 1, 1)
+        );
         assert_eq!(diff.changes, []);
     }
 
@@ -286,9 +310,16 @@ mod tests {
     #[test]
     fn latency_and_errors_have_to_leave_chance_behind() {
         let of = |micros: u64, calls: u64| observed(vec![flow("web", "cart", "http", calls, micros)]);
-        assert_eq!(changes(&of(1_000, 500), &of(1_500, 500)), [Changed::P50, Changed::P99]);
+        assert_eq!(
+            changes(&of(1_000, 500), &of(1_500, 500)),
+            [Changed::P50, Changed::P99]
+        );
         assert_eq!(changes(&of(1_000, 500), &of(1_080, 500)), [], "about a bucket");
-        assert_eq!(changes(&of(1_000, 10), &of(9_000, 10)), [], "ten calls tell nothing");
+        assert_eq!(
+            changes(&of(1_000, 10), &of(9_000, 10)),
+            [],
+            "ten calls tell nothing"
+        );
         let failing = |failed: u64| {
             let mut observed = of(1_000, 500);
             observed.flows[0].counts.decoded = Some(DecodedCounts {

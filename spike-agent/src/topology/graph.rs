@@ -180,7 +180,10 @@ impl Graph {
                 rate_out: rounded(calls as f64 / self.seconds),
                 rate_in: rounded(called.calls as f64 / self.seconds),
                 error_percent: percent(&called),
-                p99_us: called.latency.view(called.latency_sum).map(|latency| latency.p99_us),
+                p99_us: called
+                    .latency
+                    .view(called.latency_sum)
+                    .map(|latency| latency.p99_us),
             }
         };
         GraphView {

@@ -102,7 +102,10 @@ mod tests {
     fn steps_have_what_happened_in_them() {
         let mut recorder = Recorder::new(100);
         let calls = |step: &Step| -> Vec<(u64, u64)> {
-            step.edges.iter().map(|(id, counts)| (*id, counts.calls)).collect()
+            step.edges
+                .iter()
+                .map(|(id, counts)| (*id, counts.calls))
+                .collect()
         };
         let (step, news) = recorder.end(vec![flow(1, 5, "tcp"), flow(2, 0, "tcp")], 200);
         assert_eq!((step.from_ms, step.to_ms, calls(&step)), (100, 200, vec![(1, 5)]));
@@ -115,7 +118,11 @@ mod tests {
         assert_eq!(news.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2]);
 
         let (_, news) = recorder.end(vec![flow(1, 10, "http"), flow(2, 1, "tcp")], 400);
-        assert_eq!(news.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1], "it has changed");
+        assert_eq!(
+            news.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+            [1],
+            "it has changed"
+        );
         let (step, news) = recorder.end(vec![flow(1, 11, "http")], 400 + TELL_AGAIN_MS);
         assert_eq!((calls(&step), news.len()), (vec![(1, 1)], 1));
         // The clock went back.

@@ -54,15 +54,22 @@ pub(super) fn the_shop_is_drawn_right_in_every_format() {
     };
 
     let (json, _) = {
-        let text = agent.spike(&["map", "--group", "service", "--format", "json"]).ok();
+        let text = agent
+            .spike(&["map", "--group", "service", "--format", "json"])
+            .ok();
         (serde_json::from_str::<Value>(&text).expect("JSON"), text)
     };
     assert_eq!(triples(&json), expected());
-    let redis = json["edges"]
-        .as_array()
-        .and_then(|edges| edges.iter().find(|edge| edge["from"] == "users" && edge["protocol"] == "redis"));
+    let redis = json["edges"].as_array().and_then(|edges| {
+        edges
+            .iter()
+            .find(|edge| edge["from"] == "users" && edge["protocol"] == "redis")
+    });
     let redis = redis.expect("users call redis");
-    assert!(redis["rate"].as_f64() > Some(0.0) && redis["error_percent"] == 0.0, "{redis:#}");
+    assert!(
+        redis["rate"].as_f64() > Some(0.0) && redis["error_percent"] == 0.0,
+        "{redis:#}"
+    );
     let nginx = json["nodes"]
         .as_array()
         .and_then(|nodes| nodes.iter().find(|node| node["id"] == "nginx"));
@@ -99,18 +106,29 @@ pub(super) fn the_shop_is_drawn_right_in_every_format() {
     assert_eq!((ids.len(), edges.len()), (6, 6), "{frames:#}");
     for edge in edges {
         let known = |key: &str| edge[key].as_str().is_some_and(|id| ids.contains(id));
-        assert!(known("source") && known("target") && edge["mainstat"].is_string(), "{edge:#}");
+        assert!(
+            known("source") && known("target") && edge["mainstat"].is_string(),
+            "{edge:#}"
+        );
     }
 
     let (_, svg) = draw("svg");
     let titles = oracle.run("/usr/bin/python3", &["-c", PICTURE, &svg]).ok();
     let drawn: Triples = titles.lines().filter_map(from_title).collect();
     assert_eq!(drawn, expected());
-    assert_eq!(titles.lines().filter(|line| line.starts_with("node\t")).count(), 6, "{titles}");
+    assert_eq!(
+        titles.lines().filter(|line| line.starts_with("node\t")).count(),
+        6,
+        "{titles}"
+    );
     let png = world.path("map.png").to_string_lossy().into_owned();
     oracle.run("rsvg-convert", &["--output", &png, &svg]).ok();
     let picture = fs::read(&png).expect("read the picture");
-    assert!(picture.starts_with(b"\x89PNG") && picture.len() > 5_000, "{} bytes", picture.len());
+    assert!(
+        picture.starts_with(b"\x89PNG") && picture.len() > 5_000,
+        "{} bytes",
+        picture.len()
+    );
     if let Some(dir) = std::env::var_os("SPIKE_PICTURES") {
         // For people to look at.
         for name in ["map.svg", "map.png"] {
@@ -126,7 +144,10 @@ fn read_by_graphviz(oracle: &Place<'_>, file: &str) -> Triples {
     edges
         .map(|edge| {
             let names: Vec<&str> = edge.splitn(3, ' ').collect();
-            let label = edge.split('"').find(|part| part.contains("/s")).unwrap_or_default();
+            let label = edge
+                .split('"')
+                .find(|part| part.contains("/s"))
+                .unwrap_or_default();
             let name = |name: &str| name.trim_matches('"').to_owned();
             (name(names[0]), name(names[1]), first_word(label))
         })
@@ -140,12 +161,24 @@ fn from_mermaid(read: &Value) -> Triples {
     let name = |id: &Value| {
         let nodes = read["nodes"].as_array().expect("nodes");
         let node = nodes.iter().find(|node| node["id"] == *id).expect("a node");
-        plain(text(&node["text"]).split("<br").next().unwrap_or_default().to_owned())
+        plain(
+            text(&node["text"])
+                .split("<br")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        )
     };
     let edges = read["edges"].as_array().expect("edges");
     edges
         .iter()
-        .map(|edge| (name(&edge["from"]), name(&edge["to"]), first_word(&text(&edge["text"]))))
+        .map(|edge| {
+            (
+                name(&edge["from"]),
+                name(&edge["to"]),
+                first_word(&text(&edge["text"])),
+            )
+        })
         .collect()
 }
 
@@ -161,9 +194,11 @@ fn from_chart(chart: &str) -> Triples {
         if let Some(style) = line.strip_prefix("linkStyle ") {
             assert!(style.starts_with(&format!("{styles} stroke:#")), "{line}");
             styles += 1;
-        } else if let Some((from, rest)) = line.split_once(" -->|\"").or_else(|| line.split_once(" -.->|\"")) {
+        } else if let Some((from, rest)) = line.split_once(" -->|\"").or_else(|| line.split_once(" -.->|\""))
+        {
             let (label, to) = rest.split_once("\"| ").expect("an edge's label and end");
-            let name = |id: &str| names[id.trim_start_matches('n').parse::<usize>().expect("a number")].clone();
+            let name =
+                |id: &str| names[id.trim_start_matches('n').parse::<usize>().expect("a number")].clone();
             edges.insert((name(from), name(to), first_word(label)));
         } else {
             let (id, text) = line.split_once("[\"").expect("a node");
@@ -179,7 +214,9 @@ fn tabbed(text: &str) -> Triples {
     text.lines()
         .filter_map(|line| {
             let words: Vec<&str> = line.split('\t').collect();
-            let [from, to, protocol] = words[..] else { return None };
+            let [from, to, protocol] = words[..] else {
+                return None;
+            };
             Some((from.to_owned(), to.to_owned(), protocol.to_owned()))
         })
         .collect()

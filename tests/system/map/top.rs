@@ -29,7 +29,17 @@ impl Terminal {
             spike_bin().display(),
             world.path("top.log").display()
         );
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "36", &line]);
+        terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            "120",
+            "-y",
+            "36",
+            &line,
+        ]);
         terminal
     }
 
@@ -93,7 +103,10 @@ pub(super) fn top_shows_the_edges_and_breaks_one() {
     let screen = terminal.shows("the filter at work", |screen| {
         screen.contains("filter: to=stock") && !screen.contains("redis") && screen.contains("stock")
     });
-    assert!(!screen.lines().skip(1).any(|line| line.contains("nginx")), "{screen}");
+    assert!(
+        !screen.lines().skip(1).any(|line| line.contains("nginx")),
+        "{screen}"
+    );
 
     // Into an edge: its latencies over time, and its calls.
     terminal.keys(&["Enter"]);
@@ -104,7 +117,9 @@ pub(super) fn top_shows_the_edges_and_breaks_one() {
 
     // A fault on it, and its end.
     terminal.keys(&["f"]);
-    terminal.shows("the question for a delay", |screen| screen.contains("delay each answer by: 200ms_"));
+    terminal.shows("the question for a delay", |screen| {
+        screen.contains("delay each answer by: 200ms_")
+    });
     terminal.keys(&["Enter"]);
     terminal.shows("the fault", |screen| screen.contains("armed top-"));
     let faults = || {
@@ -114,8 +129,16 @@ pub(super) fn top_shows_the_edges_and_breaks_one() {
     let armed = faults();
     assert_eq!(armed.len(), 1, "{armed:#?}");
     let fault = &armed[0]["fault"];
-    assert_eq!((&fault["effect"]["type"], &fault["effect"]["delay"]), (&Value::from("latency"), &Value::from("200ms")));
-    assert!(fault["from"]["cgroup"].as_str().is_some_and(|cgroup| cgroup.contains("/orders-")), "{fault:#}");
+    assert_eq!(
+        (&fault["effect"]["type"], &fault["effect"]["delay"]),
+        (&Value::from("latency"), &Value::from("200ms"))
+    );
+    assert!(
+        fault["from"]["cgroup"]
+            .as_str()
+            .is_some_and(|cgroup| cgroup.contains("/orders-")),
+        "{fault:#}"
+    );
     assert!(fault["to"]["port"].is_number(), "{fault:#}");
     terminal.keys(&["x"]);
     terminal.shows("its end", |screen| screen.contains("ended top-"));
@@ -127,8 +150,14 @@ pub(super) fn top_shows_the_edges_and_breaks_one() {
     terminal.shows("the fault again", |screen| screen.contains("armed top-"));
     assert_eq!(faults().len(), 1);
     terminal.keys(&["q"]);
-    wait_for("the end of the fault", LIMIT, || faults().is_empty().then_some(()));
+    wait_for("the end of the fault", LIMIT, || {
+        faults().is_empty().then_some(())
+    });
 
     let piped = agent.spike(&["top"]);
-    assert!(piped.code() != 0 && piped.stderr.contains("not"), "{}", piped.stderr);
+    assert!(
+        piped.code() != 0 && piped.stderr.contains("not"),
+        "{}",
+        piped.stderr
+    );
 }

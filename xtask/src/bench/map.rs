@@ -30,14 +30,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let state = stage.state_dir();
     check(
         cargo()
-            .args(["bench", "--locked", "--package", "spike-agent", "--bench", "map", "--"])
+            .args([
+                "bench",
+                "--locked",
+                "--package",
+                "spike-agent",
+                "--bench",
+                "map",
+                "--",
+            ])
             .arg(&state),
     )?;
     stage.start_agent()?;
     // Every edge of the history is in use in every step: the worst case.
     for args in [
         &["map", "--json", "--group", "service", "--since", "5m"][..],
-        &["map", "--json", "--group", "service", "--since", "10s", "--at", "1m-ago"],
+        &[
+            "map", "--json", "--group", "service", "--since", "10s", "--at", "1m-ago",
+        ],
         &["analyze", "--json", "--since", "5m"],
         &["status"],
     ] {
@@ -62,7 +72,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let pid = stage.agent_pid().context("the agent runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     for key in ["VmHWM:", "VmRSS:"] {
-        let line = status.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
         println!("the agent's {line}");
     }
     stage.stop_agent()

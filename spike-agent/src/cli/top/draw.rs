@@ -22,7 +22,8 @@ const KEYS_OPEN: &str = "Esc back  f delay  x end fault  q quit";
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
     let [head, body, foot] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)])
+            .areas(frame.area());
     frame.render_widget(heading(state), head);
     match &state.open {
         Some(open) => detail(frame, body, open, state.armed.contains_key(&open.id)),
@@ -56,8 +57,13 @@ fn heading(state: &State) -> Line<'static> {
 
 fn footer(state: &State) -> Line<'static> {
     match &state.prompt {
-        Some(Prompt::Filter(text)) => Line::from(format!("filter (part of a name, or p99>100ms): {}_", clean(text))),
-        Some(Prompt::Delay(text)) => Line::from(format!("delay each answer by: {}_   (Enter arms, Esc does not)", clean(text))),
+        Some(Prompt::Filter(text)) => {
+            Line::from(format!("filter (part of a name, or p99>100ms): {}_", clean(text)))
+        }
+        Some(Prompt::Delay(text)) => Line::from(format!(
+            "delay each answer by: {}_   (Enter arms, Esc does not)",
+            clean(text)
+        )),
         None if !state.note.is_empty() => Line::from(clean(&state.note)).yellow(),
         None if state.open.is_some() => Line::from(KEYS_OPEN).dim(),
         None => Line::from(KEYS).dim(),
@@ -66,8 +72,10 @@ fn footer(state: &State) -> Line<'static> {
 
 fn list(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let rows = state.rows();
-    let header = Row::new(["FROM", "TO", "PROTO", "RATE", "ERR", "p50", "p99", "OPEN", "FAULT"])
-        .style(Style::new().add_modifier(Modifier::BOLD));
+    let header = Row::new([
+        "FROM", "TO", "PROTO", "RATE", "ERR", "p50", "p99", "OPEN", "FAULT",
+    ])
+    .style(Style::new().add_modifier(Modifier::BOLD));
     let table = Table::new(
         rows.iter().map(|link| row(link, state)),
         [
@@ -91,7 +99,9 @@ fn list(frame: &mut Frame<'_>, area: Rect, state: &State) {
 
 fn row(link: &LinkView, state: &State) -> Row<'static> {
     let time = |pick: fn(&crate::model::view::LatencyView) -> u64| {
-        link.latency.as_ref().map_or_else(|| "-".to_owned(), |latency| micros(pick(latency)))
+        link.latency
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |latency| micros(pick(latency)))
     };
     let style = if link.error_percent >= 1.0 {
         Style::new().fg(Color::Red)
@@ -107,13 +117,18 @@ fn row(link: &LinkView, state: &State) -> Row<'static> {
         time(|latency| latency.p50_us),
         time(|latency| latency.p99_us),
         link.open.to_string(),
-        if state.armed.contains_key(id_of(link)) { "armed".to_owned() } else { String::new() },
+        if state.armed.contains_key(id_of(link)) {
+            "armed".to_owned()
+        } else {
+            String::new()
+        },
     ])
     .style(style)
 }
 
 fn detail(frame: &mut Frame<'_>, area: Rect, open: &Open, is_armed: bool) {
-    let [top, bottom] = Layout::vertical([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(area);
+    let [top, bottom] =
+        Layout::vertical([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(area);
     let fault = if is_armed { "  a fault is armed" } else { "" };
     let block = Block::bordered().title(format!(" {}: latency over time{fault} ", clean(&open.title)));
     let inner = block.inner(top);

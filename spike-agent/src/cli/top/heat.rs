@@ -9,7 +9,10 @@ const DENSITY: [char; 5] = [' ', '\u{2591}', '\u{2592}', '\u{2593}', '\u{2588}']
 pub(super) fn heat(steps: &[StepView], width: usize, height: usize) -> Vec<(u64, String)> {
     let steps = &steps[steps.len().saturating_sub(width)..];
     let buckets = || steps.iter().flat_map(|step| &step.histogram);
-    let lowest = buckets().map(|bucket| bucket.from_us).fold(f64::INFINITY, f64::min).max(1.0);
+    let lowest = buckets()
+        .map(|bucket| bucket.from_us)
+        .fold(f64::INFINITY, f64::min)
+        .max(1.0);
     let highest = buckets()
         .map(|bucket| bucket.to_us.unwrap_or(bucket.from_us))
         .fold(lowest * 2.0, f64::max);
@@ -43,7 +46,10 @@ pub(super) fn heat(steps: &[StepView], width: usize, height: usize) -> Vec<(u64,
         .rev()
         .map(|row| {
             let upper = lowest * factor.powi(i32::try_from(row + 1).unwrap_or(i32::MAX));
-            (upper.round() as u64, field[row].iter().map(|calls| shade(*calls)).collect())
+            (
+                upper.round() as u64,
+                field[row].iter().map(|calls| shade(*calls)).collect(),
+            )
         })
         .collect()
 }

@@ -167,7 +167,9 @@ impl State {
             KeyCode::PageDown => self.step(20),
             KeyCode::PageUp => self.step(-20),
             KeyCode::Enter => {
-                let row = self.chosen_row().and_then(|row| self.rows().get(row).copied().cloned());
+                let row = self
+                    .chosen_row()
+                    .and_then(|row| self.rows().get(row).copied().cloned());
                 if let Some(link) = row {
                     let id = id_of(&link).to_owned();
                     self.open = Some(Open {

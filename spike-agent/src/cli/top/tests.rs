@@ -65,10 +65,16 @@ fn edges_are_sorted_and_filtered() {
     let mut state = state();
     assert_eq!(order(&state), ["redis", "cart", "pay"]);
     press(&mut state, KeyCode::Char('s'));
-    assert_eq!((state.sort, order(&state)), (Sort::Errors, vec!["pay", "redis", "cart"]));
+    assert_eq!(
+        (state.sort, order(&state)),
+        (Sort::Errors, vec!["pay", "redis", "cart"])
+    );
     press(&mut state, KeyCode::Char('s'));
     assert_eq!(order(&state), ["pay", "cart", "redis"]);
-    for (filter, wanted) in [("p99>1ms and from=web", vec!["pay", "cart"]), ("redi", vec!["redis"])] {
+    for (filter, wanted) in [
+        ("p99>1ms and from=web", vec!["pay", "cart"]),
+        ("redi", vec!["redis"]),
+    ] {
         press(&mut state, KeyCode::Char('/'));
         type_text(&mut state, filter);
         press(&mut state, KeyCode::Enter);
@@ -85,7 +91,10 @@ fn the_chosen_edge_stays_chosen_when_others_pass_it() {
     press(&mut state, KeyCode::Down);
     assert_eq!(state.chosen_row(), Some(1));
     state.update(GraphView {
-        edges: vec![link("web", "cart", 90.0, 0.0, 5_000), link("cart", "redis", 30.0, 0.0, 200)],
+        edges: vec![
+            link("web", "cart", 90.0, 0.0, 5_000),
+            link("cart", "redis", 30.0, 0.0, 200),
+        ],
         ..GraphView::default()
     });
     assert_eq!(state.chosen_row(), Some(0), "still cart");
@@ -96,7 +105,10 @@ fn the_chosen_edge_stays_chosen_when_others_pass_it() {
 #[test]
 fn an_edge_is_opened_and_a_fault_armed_and_ended_on_it() {
     let mut state = state();
-    assert_eq!(press(&mut state, KeyCode::Enter), Action::Open("cartredis".to_owned()));
+    assert_eq!(
+        press(&mut state, KeyCode::Enter),
+        Action::Open("cartredis".to_owned())
+    );
     let open = state.open.as_mut().unwrap();
     open.steps = vec![step(&[(100.0, 10), (50_000.0, 1)])];
     state.call(CallView {
@@ -111,8 +123,14 @@ fn an_edge_is_opened_and_a_fault_armed_and_ended_on_it() {
         ..CallView::default()
     });
     let shown = screen(&state);
-    assert!(shown.contains("cart -> redis (http): latency over time"), "{shown}");
-    assert!(shown.contains("GET cart:{id}?") && !shown.contains("not shown"), "{shown}");
+    assert!(
+        shown.contains("cart -> redis (http): latency over time"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("GET cart:{id}?") && !shown.contains("not shown"),
+        "{shown}"
+    );
 
     assert_eq!(press(&mut state, KeyCode::Char('f')), Action::None);
     assert!(screen(&state).contains("delay each answer by: 200ms_"));
@@ -122,7 +140,13 @@ fn an_edge_is_opened_and_a_fault_armed_and_ended_on_it() {
     let armed = press(&mut state, KeyCode::Enter);
     let id = "cartredis".to_owned();
     let delay = "2000ms".to_owned();
-    assert_eq!(armed, Action::Arm { id: id.clone(), delay });
+    assert_eq!(
+        armed,
+        Action::Arm {
+            id: id.clone(),
+            delay
+        }
+    );
     state.armed.insert(id.clone(), "top-1".to_owned());
     assert!(screen(&state).contains("a fault is armed"));
     press(&mut state, KeyCode::Char('f'));
@@ -135,7 +159,12 @@ fn an_edge_is_opened_and_a_fault_armed_and_ended_on_it() {
 #[test]
 fn an_empty_map_can_be_looked_at() {
     let mut state = State::default();
-    for code in [KeyCode::Down, KeyCode::Enter, KeyCode::Char('f'), KeyCode::Char('x')] {
+    for code in [
+        KeyCode::Down,
+        KeyCode::Enter,
+        KeyCode::Char('f'),
+        KeyCode::Char('x'),
+    ] {
         assert_eq!(press(&mut state, code), Action::None);
     }
     assert!(screen(&state).contains("0 edges"));

@@ -91,7 +91,9 @@ type Families<'a> = HashMap<(NodeIndex, Arc<str>), Vec<Caused<'a>>>;
 
 /// Which calls were caused by the same call: as traces tell, and as times tell.
 fn causes(mut process: Process<'_>) -> (Families<'_>, Families<'_>) {
-    process.calls_in.retain(|call| call.end_ns - call.start_ns.min(call.end_ns) <= LONGEST_NS);
+    process
+        .calls_in
+        .retain(|call| call.end_ns - call.start_ns.min(call.end_ns) <= LONGEST_NS);
     process.calls_in.sort_by_key(|call| call.start_ns);
     process.calls_out.sort_by_key(|(_, call)| call.start_ns);
     let longest = process
@@ -162,13 +164,18 @@ fn repeated(
             ("times_for_one_call", mean),
             ("most_for_one_call", most as f64),
             ("calls_looked_at", families.len() as f64),
-            ("time_for_one_call_us", spent_ns as f64 / 1000.0 / families.len() as f64),
+            (
+                "time_for_one_call_us",
+                spent_ns as f64 / 1000.0 / families.len() as f64,
+            ),
             ("told_by_traceparent", f64::from(u8::from(is_traced))),
         ],
     );
     found.edges = context.edge_ids([link].into_iter());
-    format!("Each adds a round trip: 1 ms more to {to} is {mean:.0} ms more to the caller.").clone_into(&mut found.why);
-    "Ask for all at once: a join, IN (...), MGET, a pipeline, a batch request; or keep the answers.".clone_into(&mut found.advice);
+    format!("Each adds a round trip: 1 ms more to {to} is {mean:.0} ms more to the caller.")
+        .clone_into(&mut found.why);
+    "Ask for all at once: a join, IN (...), MGET, a pipeline, a batch request; or keep the answers."
+        .clone_into(&mut found.advice);
     found.test = suggest::latency(context, link, "10ms");
     Some(found)
 }
@@ -185,7 +192,9 @@ fn retry_storm(
     let retries: usize = families
         .iter()
         .map(|caused| {
-            let again = caused.windows(2).filter(|pair| pair[0].failed && pair[0].end_ns <= pair[1].start_ns);
+            let again = caused
+                .windows(2)
+                .filter(|pair| pair[0].failed && pair[0].end_ns <= pair[1].start_ns);
             again.count()
         })
         .sum();

@@ -89,14 +89,19 @@ fn longest(context: &Context<'_>) -> Vec<FindingView> {
             Severity::Medium,
             format!("{length} calls in a row: {}", names.join(" -> ")),
             names,
-            &[("calls_in_a_row", length as f64), ("p99_us", p99.unwrap_or(0) as f64 / 1000.0)],
+            &[
+                ("calls_in_a_row", length as f64),
+                ("p99_us", p99.unwrap_or(0) as f64 / 1000.0),
+            ],
         );
         found.edges = context.edge_ids(links.iter().copied());
         "Each adds its time, and the whole is available only when all are.".clone_into(&mut found.why);
         "Have the first ask the last itself, answer from a cache on the way, or make a step asynchronous; give each \
          call a time-out shorter than its caller's."
             .clone_into(&mut found.advice);
-        found.test = links.last().map_or_else(String::new, |link| suggest::latency(context, link, "500ms"));
+        found.test = links
+            .last()
+            .map_or_else(String::new, |link| suggest::latency(context, link, "500ms"));
         findings.push(found);
     }
     findings
@@ -110,7 +115,8 @@ fn slowest(context: &Context<'_>) -> Vec<FindingView> {
     for entry in &context.entries {
         for edge in graph.edges(*entry) {
             let p99 = edge.weight().counts.latency.quantile(990).unwrap_or(0);
-            if u128::from(p99) >= limit && edge.weight().counts.calls >= context.input.thresholds.least_calls {
+            if u128::from(p99) >= limit && edge.weight().counts.calls >= context.input.thresholds.least_calls
+            {
                 starts.push((p99, *entry, edge.target()));
             }
         }
@@ -128,7 +134,11 @@ fn slowest(context: &Context<'_>) -> Vec<FindingView> {
             path.push(edge.target());
         }
         let links = steps(&graph, &path);
-        let own: Vec<(NodeIndex, f64)> = path.iter().skip(1).map(|node| (*node, own_time(&graph, *node))).collect();
+        let own: Vec<(NodeIndex, f64)> = path
+            .iter()
+            .skip(1)
+            .map(|node| (*node, own_time(&graph, *node)))
+            .collect();
         let Some((place, time)) = own.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)) else {
             continue;
         };
@@ -146,11 +156,16 @@ fn slowest(context: &Context<'_>) -> Vec<FindingView> {
             &[("p99_us", p99 as f64 / 1000.0), ("own_time_us", time / 1000.0)],
         );
         found.edges = context.edge_ids(links.iter().copied());
-        format!("Whoever waits at the start waits for all of it; {place} itself takes {} of a call on average.",
-            micros((time / 1000.0) as u64))
-            .clone_into(&mut found.why);
-        format!("Make {place} faster, ask it less often, or answer without it after a time-out.").clone_into(&mut found.advice);
-        found.test = links.last().map_or_else(String::new, |link| suggest::latency(context, link, "1s"));
+        format!(
+            "Whoever waits at the start waits for all of it; {place} itself takes {} of a call on average.",
+            micros((time / 1000.0) as u64)
+        )
+        .clone_into(&mut found.why);
+        format!("Make {place} faster, ask it less often, or answer without it after a time-out.")
+            .clone_into(&mut found.advice);
+        found.test = links
+            .last()
+            .map_or_else(String::new, |link| suggest::latency(context, link, "1s"));
         findings.push(found);
     }
     findings

@@ -23,7 +23,12 @@ pub(super) fn find(context: &Context<'_>, by_call: &[FindingView]) -> Vec<Findin
     let links = context.links().count();
     let mut findings = Vec::new();
     for (from, to, link) in context.links() {
-        let place = Place { context, from, to, link };
+        let place = Place {
+            context,
+            from,
+            to,
+            link,
+        };
         findings.extend(place.chatty(by_call));
         findings.extend((links >= LEAST_LINKS).then(|| place.hot(all)).flatten());
         findings.extend(place.idle());
@@ -47,10 +52,19 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn names(&self) -> (String, String) {
-        (self.context.id(self.from).to_owned(), self.context.id(self.to).to_owned())
+        (
+            self.context.id(self.from).to_owned(),
+            self.context.id(self.to).to_owned(),
+        )
     }
 
-    fn found(&self, kind: FindingKind, severity: Severity, title: String, numbers: &[(&str, f64)]) -> FindingView {
+    fn found(
+        &self,
+        kind: FindingKind,
+        severity: Severity,
+        title: String,
+        numbers: &[(&str, f64)],
+    ) -> FindingView {
         let (from, to) = self.names();
         let mut found = finding(kind, severity, title, vec![from, to], numbers);
         found.edges = self.context.edge_ids([self.link].into_iter());
@@ -61,7 +75,9 @@ impl Place<'_> {
         let thresholds = self.context.input.thresholds;
         let calls_in = self.context.calls_in[self.from.index()];
         let (from, to) = self.names();
-        let is_told = by_call.iter().any(|found| found.services == [from.clone(), to.clone()]);
+        let is_told = by_call
+            .iter()
+            .any(|found| found.services == [from.clone(), to.clone()]);
         if !waits(self.link) || calls_in < thresholds.least_calls || is_told {
             return None;
         }
@@ -80,8 +96,12 @@ impl Place<'_> {
                 ("calls_per_second", self.context.rate(self.link)),
             ],
         );
-        format!("At {} each that is {} of every call, if they are made one after the other.",
-            micros(mean_us as u64), micros((ratio * mean_us) as u64)).clone_into(&mut found.why);
+        format!(
+            "At {} each that is {} of every call, if they are made one after the other.",
+            micros(mean_us as u64),
+            micros((ratio * mean_us) as u64)
+        )
+        .clone_into(&mut found.why);
         "Ask for more at once, or keep the answers for a while.".clone_into(&mut found.advice);
         found.test = suggest::latency(self.context, self.link, "10ms");
         Some(found)
@@ -101,7 +121,8 @@ impl Place<'_> {
             format!("{from} -> {to} carries {} of all calls", percent(share)),
             &[("calls_percent", share), ("calls_per_second", rate)],
         );
-        "What is saved here is saved most often; what is slow here is felt everywhere.".clone_into(&mut found.why);
+        "What is saved here is saved most often; what is slow here is felt everywhere."
+            .clone_into(&mut found.why);
         "Look here first when the whole should be faster or cheaper.".clone_into(&mut found.advice);
         found.test = suggest::latency(self.context, self.link, "20ms");
         Some(found)
@@ -117,11 +138,19 @@ impl Place<'_> {
         let mut found = self.found(
             FindingKind::IdleEdge,
             Severity::Low,
-            format!("{from} keeps {} open to {to} and says nothing", connections(counts.open)),
-            &[("open", counts.open as f64), ("seconds", self.context.graph.seconds)],
+            format!(
+                "{from} keeps {} open to {to} and says nothing",
+                connections(counts.open)
+            ),
+            &[
+                ("open", counts.open as f64),
+                ("seconds", self.context.graph.seconds),
+            ],
         );
-        "It holds a place at the other end, and may have been cut on the way without either of them knowing.".clone_into(&mut found.why);
-        "Let go of what is not used, or keep it alive by something that would notice.".clone_into(&mut found.advice);
+        "It holds a place at the other end, and may have been cut on the way without either of them knowing."
+            .clone_into(&mut found.why);
+        "Let go of what is not used, or keep it alive by something that would notice."
+            .clone_into(&mut found.advice);
         Some(found)
     }
 
@@ -138,7 +167,11 @@ impl Place<'_> {
         let (from, to) = self.names();
         let mut found = self.found(
             FindingKind::FailingEdge,
-            if share >= 10.0 { Severity::High } else { Severity::Medium },
+            if share >= 10.0 {
+                Severity::High
+            } else {
+                Severity::Medium
+            },
             format!("{} of what {from} asks of {to} fails", percent(share)),
             &[
                 ("errors_percent", share),
@@ -149,7 +182,11 @@ impl Place<'_> {
             ],
         );
         "Somebody sees these errors, or waits for the retries that hide them.".clone_into(&mut found.why);
-        format!("See them with: spike calls --find 'failed and edge={}'", found.edges.first().map_or("...", |id| id)).clone_into(&mut found.advice);
+        format!(
+            "See them with: spike calls --find 'failed and edge={}'",
+            found.edges.first().map_or("...", |id| id)
+        )
+        .clone_into(&mut found.advice);
         found.test = suggest::reset(self.context, self.link);
         Some(found)
     }
@@ -176,7 +213,11 @@ impl Place<'_> {
             return None;
         }
         let (from, to) = self.names();
-        let per = if calls_in == 0 { "each second" } else { "for each call that it gets" };
+        let per = if calls_in == 0 {
+            "each second"
+        } else {
+            "for each call that it gets"
+        };
         let mut found = self.found(
             FindingKind::RetryStorm,
             Severity::High,
@@ -187,8 +228,10 @@ impl Place<'_> {
                 ("attempts_each", each),
             ],
         );
-        "The attempts take time of every call, and will meet the other end all at once when it is back.".clone_into(&mut found.why);
-        "Wait longer after each failure, by chance; answer without it meanwhile.".clone_into(&mut found.advice);
+        "The attempts take time of every call, and will meet the other end all at once when it is back."
+            .clone_into(&mut found.why);
+        "Wait longer after each failure, by chance; answer without it meanwhile."
+            .clone_into(&mut found.advice);
         found.test = suggest::refuse(self.context, &[self.link]);
         Some(found)
     }
@@ -205,7 +248,11 @@ impl Place<'_> {
         let mut found = self.found(
             FindingKind::ConnectPerCall,
             Severity::Low,
-            format!("{from} opens {} for {} calls to {to}", connections(counts.opened), counts.calls),
+            format!(
+                "{from} opens {} for {} calls to {to}",
+                connections(counts.opened),
+                counts.calls
+            ),
             &[
                 ("opened", counts.opened as f64),
                 ("calls", counts.calls as f64),
@@ -213,7 +260,8 @@ impl Place<'_> {
                 ("rtt_us", round_trip.unwrap_or(0) as f64),
             ],
         );
-        "Each connection costs a round trip, with TLS two or more, and a port that stays taken for a minute.".clone_into(&mut found.why);
+        "Each connection costs a round trip, with TLS two or more, and a port that stays taken for a minute."
+            .clone_into(&mut found.why);
         "Keep connections open: a pool, keep-alive.".clone_into(&mut found.advice);
         found.test = suggest::latency(self.context, self.link, "50ms");
         Some(found)
@@ -231,7 +279,10 @@ impl Place<'_> {
                 None => format!("{} port {}", destination.address, destination.port),
             };
             let caller = flow.view.caller.as_ref().map_or("", |end| &end.cgroup);
-            by_caller.entry(caller.to_owned()).or_default().insert(instance.clone());
+            by_caller
+                .entry(caller.to_owned())
+                .or_default()
+                .insert(instance.clone());
             instances.entry(instance).or_default().add(&flow.counts);
         }
         if instances.len() < 2 || !by_caller.values().any(|spread| spread.len() > 1) {
@@ -239,7 +290,10 @@ impl Place<'_> {
         }
         let (from, to) = self.names();
         let calls = |(_, counts): &(&String, &Counts)| counts.calls;
-        let (most, least) = (instances.iter().max_by_key(calls)?, instances.iter().min_by_key(calls)?);
+        let (most, least) = (
+            instances.iter().max_by_key(calls)?,
+            instances.iter().min_by_key(calls)?,
+        );
         let (high, low) = (most.1.calls as f64, least.1.calls as f64);
         let beyond_chance = high - low > 4.0 * high.sqrt();
         if self.link.counts.calls >= thresholds.least_calls * instances.len() as u64
@@ -249,15 +303,27 @@ impl Place<'_> {
             let mut found = self.found(
                 FindingKind::UnevenBackends,
                 Severity::Low,
-                format!("{from} calls {to} at {} {high:.0} times and at {} {low:.0} times", most.0, least.0),
-                &[("instances", instances.len() as f64), ("most_calls", high), ("least_calls", low)],
+                format!(
+                    "{from} calls {to} at {} {high:.0} times and at {} {low:.0} times",
+                    most.0, least.0
+                ),
+                &[
+                    ("instances", instances.len() as f64),
+                    ("most_calls", high),
+                    ("least_calls", low),
+                ],
             );
             "If they are to share the load, one is worn while another rests.".clone_into(&mut found.why);
-            "Spread single calls, not connections; let long connections end now and then.".clone_into(&mut found.advice);
+            "Spread single calls, not connections; let long connections end now and then."
+                .clone_into(&mut found.advice);
             found.test = suggest::latency(self.context, self.link, "100ms");
             return Some(found);
         }
-        let judged = || instances.iter().filter(|(_, counts)| counts.latency.count() >= LEAST_FOR_LATENCY);
+        let judged = || {
+            instances
+                .iter()
+                .filter(|(_, counts)| counts.latency.count() >= LEAST_FOR_LATENCY)
+        };
         let median = |(_, counts): &(&String, &Counts)| counts.latency.quantile(500).unwrap_or(0);
         let (slow, fast) = (judged().max_by_key(median)?, judged().min_by_key(median)?);
         let (high, low) = (median(&slow) / 1000, median(&fast) / 1000);
@@ -268,8 +334,18 @@ impl Place<'_> {
         let mut found = self.found(
             FindingKind::UnevenBackends,
             Severity::Medium,
-            format!("{to} takes {} at {} and {} at {} (p50)", micros(high), slow.0, micros(low), fast.0),
-            &[("instances", instances.len() as f64), ("slow_p50_us", high as f64), ("fast_p50_us", low as f64)],
+            format!(
+                "{to} takes {} at {} and {} at {} (p50)",
+                micros(high),
+                slow.0,
+                micros(low),
+                fast.0
+            ),
+            &[
+                ("instances", instances.len() as f64),
+                ("slow_p50_us", high as f64),
+                ("fast_p50_us", low as f64),
+            ],
         );
         "Some of the calls are slow for no reason of their own.".clone_into(&mut found.why);
         "Compare the two: load, version, cache, disk, how far away it is.".clone_into(&mut found.advice);
@@ -283,7 +359,10 @@ impl Place<'_> {
             .filter_map(|flow| {
                 let facts = self.context.input.facts.get(&flow.id)?;
                 let address: Option<std::net::IpAddr> = flow.view.destination.address.parse().ok();
-                Some((facts.credentials?, address.is_some_and(|address| address.is_loopback())))
+                Some((
+                    facts.credentials?,
+                    address.is_some_and(|address| address.is_loopback()),
+                ))
             })
             .collect();
         kinds.sort_unstable();
@@ -294,7 +373,10 @@ impl Place<'_> {
             FindingKind::PlaintextCredentials,
             if only_here { Severity::Low } else { Severity::High },
             format!("{from} sends {to} credentials in the clear ({kind})"),
-            &[("edges", kinds.len() as f64), ("within_this_host", f64::from(u8::from(only_here)))],
+            &[
+                ("edges", kinds.len() as f64),
+                ("within_this_host", f64::from(u8::from(only_here))),
+            ],
         );
         "Whoever can listen on the way can use them.".clone_into(&mut found.why);
         "Use TLS; within a host, a Unix socket.".clone_into(&mut found.advice);
@@ -306,7 +388,13 @@ impl Place<'_> {
         let ends = flows
             .filter_map(|flow| self.context.input.facts.get(&flow.id)?.certificate_ends)
             .min()?;
-        let now = self.context.input.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = self
+            .context
+            .input
+            .now
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         let left = ends - i64::try_from(now).unwrap_or(i64::MAX);
         let limit = self.context.input.thresholds.certificate.as_secs();
         if left > i64::try_from(limit).unwrap_or(i64::MAX) {
@@ -321,12 +409,17 @@ impl Place<'_> {
         };
         let mut found = self.found(
             FindingKind::CertificateExpiry,
-            if left < 3 * 86_400 { Severity::High } else { Severity::Medium },
+            if left < 3 * 86_400 {
+                Severity::High
+            } else {
+                Severity::Medium
+            },
             title,
             &[("days_left", left as f64 / 86_400.0)],
         );
         "From then on callers that check it refuse to connect, all at once.".clone_into(&mut found.why);
-        "Renew it, and see that it renews itself; try now what callers do when they cannot connect.".clone_into(&mut found.advice);
+        "Renew it, and see that it renews itself; try now what callers do when they cannot connect."
+            .clone_into(&mut found.advice);
         found.test = suggest::refuse(self.context, &[self.link]);
         Some(found)
     }

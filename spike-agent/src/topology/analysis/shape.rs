@@ -71,7 +71,10 @@ fn shortest_ring(context: &Context<'_>, ring: &BTreeSet<NodeIndex>) -> Option<Ve
         let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
         let mut queue = VecDeque::from([start]);
         while let Some(node) = queue.pop_front() {
-            for next in net.neighbors(node).filter(|next| ring.contains(next) && *next != node) {
+            for next in net
+                .neighbors(node)
+                .filter(|next| ring.contains(next) && *next != node)
+            {
                 if next == start {
                     let mut path = vec![node];
                     while let Some(before) = came_from.get(path.last()?) {
@@ -89,7 +92,10 @@ fn shortest_ring(context: &Context<'_>, ring: &BTreeSet<NodeIndex>) -> Option<Ve
         None
     };
     // Of a very large ring any way around tells enough.
-    ring.iter().take(100).filter_map(|start| from(*start)).min_by_key(Vec::len)
+    ring.iter()
+        .take(100)
+        .filter_map(|start| from(*start))
+        .min_by_key(Vec::len)
 }
 
 fn single_points(context: &Context<'_>) -> Vec<FindingView> {
@@ -121,28 +127,49 @@ fn single_points(context: &Context<'_>) -> Vec<FindingView> {
         let callers: Vec<String> = callers.iter().map(|node| context.id(*node).to_owned()).collect();
         let id = &service.id;
         let title = if behind.len() >= thresholds.cut_off {
-            format!("{id} is a single point of failure: {} are reached through it alone", list(&names))
+            format!(
+                "{id} is a single point of failure: {} are reached through it alone",
+                list(&names)
+            )
         } else {
-            format!("{id} is a single point of failure: {} all call its one instance", list(&callers))
+            format!(
+                "{id} is a single point of failure: {} all call its one instance",
+                list(&callers)
+            )
         };
         let large = behind.len() * 2 >= net.node_count().saturating_sub(context.entries.len());
         let mut found = finding(
             FindingKind::SinglePointOfFailure,
-            if large && !behind.is_empty() { Severity::High } else { Severity::Medium },
+            if large && !behind.is_empty() {
+                Severity::High
+            } else {
+                Severity::Medium
+            },
             title,
             [vec![id.clone()], names].concat(),
             &[
                 ("instances", 1.0),
                 ("callers", callers.len() as f64),
                 ("reached_through_it_alone", behind.len() as f64),
-                ("splits_the_map", f64::from(u8::from(articulations.contains(&NodeIndex::new(node.index()))))),
-                ("calls_per_second", context.calls_in[node.index()] as f64 / context.graph.seconds),
+                (
+                    "splits_the_map",
+                    f64::from(u8::from(articulations.contains(&NodeIndex::new(node.index())))),
+                ),
+                (
+                    "calls_per_second",
+                    context.calls_in[node.index()] as f64 / context.graph.seconds,
+                ),
             ],
         );
-        let to_it: Vec<_> = context.links().filter(|(_, to, _)| *to == node).map(|(.., link)| link).collect();
+        let to_it: Vec<_> = context
+            .links()
+            .filter(|(_, to, _)| *to == node)
+            .map(|(.., link)| link)
+            .collect();
         found.edges = context.edge_ids(to_it.iter().copied());
         "It has one instance: when that stops, so does everything that needs it.".clone_into(&mut found.why);
-        "Run a second instance behind the same name, or let its callers do without it for a while.".clone_into(&mut found.advice);
+        "Run a second instance behind the same name, or let its callers do without it for a while."
+            .clone_into(&mut found.advice);
         found.test = suggest::refuse(context, &to_it);
         findings.push(found);
     }
@@ -222,19 +249,25 @@ fn bridges_of(context: &Context<'_>) -> Vec<FindingView> {
             .links()
             .filter(|(from, to, _)| (*from, *to) == (a, b) || (*from, *to) == (b, a))
             .collect();
-        let Some((from, to, _)) = links.first() else { continue };
+        let Some((from, to, _)) = links.first() else {
+            continue;
+        };
         let (from, to) = (context.id(*from).to_owned(), context.id(*to).to_owned());
         let mut found = finding(
             FindingKind::Bridge,
             Severity::Low,
             format!("{from} -> {to} is the only link between {left} services and {right} others"),
             vec![from, to],
-            &[("services_on_one_side", left as f64), ("services_on_the_other", right as f64)],
+            &[
+                ("services_on_one_side", left as f64),
+                ("services_on_the_other", right as f64),
+            ],
         );
         let links: Vec<_> = links.into_iter().map(|(.., link)| link).collect();
         found.edges = context.edge_ids(links.iter().copied());
         "What breaks or slows this link divides the system.".clone_into(&mut found.why);
-        "See what each side does without the other: time-outs, a queue, a cached answer.".clone_into(&mut found.advice);
+        "See what each side does without the other: time-outs, a queue, a cached answer."
+            .clone_into(&mut found.advice);
         found.test = suggest::refuse(context, &links);
         findings.push(found);
     }
@@ -264,8 +297,10 @@ fn fan_out(context: &Context<'_>) -> Vec<FindingView> {
             &[("services", called.len() as f64), ("calls_per_second", rate)],
         );
         found.edges = context.edge_ids(links.iter().map(|edge| edge.weight()));
-        "It is as slow as the slowest of them and as available as all of them together.".clone_into(&mut found.why);
-        "Ask in parallel, with a time-out for each and an answer that can do without; or divide it.".clone_into(&mut found.advice);
+        "It is as slow as the slowest of them and as available as all of them together."
+            .clone_into(&mut found.why);
+        "Ask in parallel, with a time-out for each and an answer that can do without; or divide it."
+            .clone_into(&mut found.advice);
         found.test = links
             .iter()
             .max_by_key(|edge| edge.weight().counts.calls)

@@ -72,7 +72,15 @@ impl Case {
     }
 
     /// Adds a call of an edge, at so many microseconds for so many.
-    fn call(&mut self, edge: (&str, &str), what: &str, start: u64, took: u64, failed: bool, trace: Option<u128>) {
+    fn call(
+        &mut self,
+        edge: (&str, &str),
+        what: &str,
+        start: u64,
+        took: u64,
+        failed: bool,
+        trace: Option<u128>,
+    ) {
         let edge = self
             .flows
             .iter()
@@ -120,8 +128,22 @@ fn a_clean_topology_is_left_alone() {
     for number in 0..300 {
         let at = number * 10_000;
         case.call(("load", "front"), "GET /", at, 5_000, false, None);
-        case.call(("front", "users"), "GET /users/{id}", at + 100, 2_000, false, None);
-        case.call(("front", "orders"), "GET /orders", at + 2_200, 2_000, number % 200 == 0, None);
+        case.call(
+            ("front", "users"),
+            "GET /users/{id}",
+            at + 100,
+            2_000,
+            false,
+            None,
+        );
+        case.call(
+            ("front", "orders"),
+            "GET /orders",
+            at + 2_200,
+            2_000,
+            number % 200 == 0,
+            None,
+        );
     }
     assert_eq!(case.findings(), []);
 }
@@ -136,7 +158,10 @@ fn a_ring_is_found_with_its_shortest_way() {
     let mut names = ring.services.clone();
     names.sort();
     assert_eq!(names, ["billing", "mail", "orders"]);
-    assert_eq!((ring.edges.len(), ring.numbers["least_calls_per_second"]), (3, 1.0));
+    assert_eq!(
+        (ring.edges.len(), ring.numbers["least_calls_per_second"]),
+        (3, 1.0)
+    );
     assert!(ring.title.matches("->").count() == 3, "{}", ring.title);
     // A service that calls itself is no ring of services.
     let mut flows = clean();
@@ -154,7 +179,13 @@ fn a_single_instance_that_others_are_reached_through_is_found() {
     assert_eq!(found.services, ["gate", "bank", "pay"]);
     assert_eq!(found.numbers["reached_through_it_alone"], 2.0);
     assert_eq!(found.numbers["splits_the_map"], 1.0);
-    assert!(found.test.starts_with("spike fault add refuse --to cidr=127.0.0.1 --to port="), "{}", found.test);
+    assert!(
+        found
+            .test
+            .starts_with("spike fault add refuse --to cidr=127.0.0.1 --to port="),
+        "{}",
+        found.test
+    );
     // With a second instance it is none.
     flows.push(flow("front#2", "gate#2", "http", 300, 1_000));
     assert!(!Case::of(flows).kinds().contains(&Kind::SinglePointOfFailure));
@@ -165,7 +196,10 @@ fn a_single_instance_that_many_share_is_found() {
     let mut flows = clean();
     flows.push(flow("stock", "redis", "redis", 300, 1_000));
     let found = Case::of(flows).one(Kind::SinglePointOfFailure);
-    assert_eq!((found.services[0].as_str(), found.numbers["callers"]), ("redis", 3.0));
+    assert_eq!(
+        (found.services[0].as_str(), found.numbers["callers"]),
+        ("redis", 3.0)
+    );
     // Names are asked of one resolver everywhere.
     let mut flows = clean();
     for from in ["front", "users", "orders", "stock"] {
@@ -203,7 +237,10 @@ fn a_long_chain_is_found_and_messages_end_one() {
     assert_eq!(found.services, names);
     assert_eq!(found.numbers["calls_in_a_row"], 6.0);
     assert!((6_500.0..7_500.0).contains(&found.numbers["p99_us"]), "{found:?}");
-    assert!(!Case::of(chain("kafka")).kinds().contains(&Kind::LongChain), "nobody waits for a message");
+    assert!(
+        !Case::of(chain("kafka")).kinds().contains(&Kind::LongChain),
+        "nobody waits for a message"
+    );
     let mut five = chain("http");
     five.pop();
     assert!(!Case::of(five).kinds().contains(&Kind::LongChain));
@@ -212,7 +249,11 @@ fn a_long_chain_is_found_and_messages_end_one() {
     ring.push(flow("cron", "a", "http", 100, 7_000));
     ring.push(flow("c", "b", "http", 100, 1_000));
     let kinds = Case::of(ring).kinds();
-    assert_eq!(kinds.iter().filter(|kind| **kind == Kind::LongChain).count(), 0, "b and c are one step now");
+    assert_eq!(
+        kinds.iter().filter(|kind| **kind == Kind::LongChain).count(),
+        0,
+        "b and c are one step now"
+    );
 }
 
 #[test]
@@ -226,14 +267,25 @@ fn a_slow_chain_names_where_the_time_goes() {
     let found = Case::of(flows).one(Kind::SlowChain);
     assert_eq!(found.services, ["load", "web", "cart", "redis"]);
     assert!(found.title.ends_with("most of it in cart"), "{}", found.title);
-    assert!((1_750_000.0..1_850_000.0).contains(&found.numbers["own_time_us"]), "{found:?}");
+    assert!(
+        (1_750_000.0..1_850_000.0).contains(&found.numbers["own_time_us"]),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn fan_out_is_found() {
     let with = |count: usize| -> Vec<Flow> {
         (0..count)
-            .map(|number| flow("api", &format!("s{}", char::from(b'a' + number as u8)), "http", 100, 1_000))
+            .map(|number| {
+                flow(
+                    "api",
+                    &format!("s{}", char::from(b'a' + number as u8)),
+                    "http",
+                    100,
+                    1_000,
+                )
+            })
             .collect()
     };
     let found = Case::of(with(10)).one(Kind::FanOut);
@@ -252,7 +304,14 @@ fn asking(times: u64, trace: bool, overlap: bool) -> Case {
         let id = trace.then_some(u128::from(parent) + 1);
         case.call(("load", "web"), "GET /orders", at, 90_000, false, id);
         for child in 0..times {
-            case.call(("web", "db"), "SELECT items", at + 1_000 + child * 2_000, 1_000, false, id);
+            case.call(
+                ("web", "db"),
+                "SELECT items",
+                at + 1_000 + child * 2_000,
+                1_000,
+                false,
+                id,
+            );
         }
     }
     case
@@ -272,16 +331,27 @@ fn the_same_request_again_and_again_is_found_by_time_and_by_trace() {
     assert!(!kinds.contains(&Kind::Chatty), "it is told already: {kinds:?}");
     assert!(!asking(4, false, false).kinds().contains(&Kind::NPlusOne));
     let overlapping = asking(12, false, true).kinds();
-    assert!(!overlapping.contains(&Kind::NPlusOne), "which call caused which is not known");
+    assert!(
+        !overlapping.contains(&Kind::NPlusOne),
+        "which call caused which is not known"
+    );
     assert!(overlapping.contains(&Kind::Chatty), "but how many there are is");
 }
 
 #[test]
 fn chatty_edges_are_found_by_counts_alone() {
-    let flows = |calls: u64| vec![flow("load", "web", "http", 100, 9_000), flow("web", "db", "postgres", calls, 200)];
+    let flows = |calls: u64| {
+        vec![
+            flow("load", "web", "http", 100, 9_000),
+            flow("web", "db", "postgres", calls, 200),
+        ]
+    };
     let found = Case::of(flows(1_500)).one(Kind::Chatty);
     assert_eq!(found.numbers["calls_for_one_call"], 15.0);
-    assert!((2_800.0..3_200.0).contains(&found.numbers["time_for_one_call_us"]), "{found:?}");
+    assert!(
+        (2_800.0..3_200.0).contains(&found.numbers["time_for_one_call_us"]),
+        "{found:?}"
+    );
     assert!(!Case::of(flows(900)).kinds().contains(&Kind::Chatty));
 }
 
@@ -296,14 +366,24 @@ fn retries_of_failed_calls_are_a_storm_and_repeated_good_ones_are_not() {
             let at = parent * 100_000;
             case.call(("load", "web"), "POST /buy", at, 90_000, failing, None);
             for attempt in 0..4 {
-                case.call(("web", "pay"), "POST /pay", at + 1_000 + attempt * 10_000, 1_000, failing, None);
+                case.call(
+                    ("web", "pay"),
+                    "POST /pay",
+                    at + 1_000 + attempt * 10_000,
+                    1_000,
+                    failing,
+                    None,
+                );
             }
         }
         case
     };
     let found = retrying(true).one(Kind::RetryStorm);
     assert_eq!(found.services, ["web", "pay"]);
-    assert_eq!((found.numbers["retries"], found.numbers["attempts_for_one_call"]), (60.0, 4.0));
+    assert_eq!(
+        (found.numbers["retries"], found.numbers["attempts_for_one_call"]),
+        (60.0, 4.0)
+    );
     assert_eq!(retrying(false).findings(), []);
 }
 
@@ -319,7 +399,10 @@ fn connecting_in_vain_again_and_again_is_a_storm() {
     };
     let found = with(500).one(Kind::RetryStorm);
     assert_eq!(found.numbers["attempts_each"], 5.0);
-    assert!(!with(90).kinds().contains(&Kind::RetryStorm), "once for each call is no storm");
+    assert!(
+        !with(90).kinds().contains(&Kind::RetryStorm),
+        "once for each call is no storm"
+    );
     assert!(with(90).kinds().contains(&Kind::FailingEdge));
 }
 
@@ -335,7 +418,10 @@ fn failing_edges_are_found() {
         Case::of(vec![failing])
     };
     let found = with(200, 30).one(Kind::FailingEdge);
-    assert_eq!((found.numbers["errors_percent"], found.severity), (15.0, Severity::High));
+    assert_eq!(
+        (found.numbers["errors_percent"], found.severity),
+        (15.0, Severity::High)
+    );
     assert_eq!(with(200, 4).one(Kind::FailingEdge).severity, Severity::Medium);
     assert_eq!(with(200, 1).findings(), []);
     assert_eq!(with(10, 9).findings(), [], "too few to judge");
@@ -359,7 +445,10 @@ fn hot_and_idle_edges_are_found() {
     assert_eq!(case.findings(), [], "100 s are not long");
     case.thresholds.idle = Duration::from_secs(60);
     let found = case.one(Kind::IdleEdge);
-    assert_eq!((found.numbers["open"], found.services[1].as_str()), (8.0, "old-db"));
+    assert_eq!(
+        (found.numbers["open"], found.services[1].as_str()),
+        (8.0, "old-db")
+    );
 }
 
 #[test]
@@ -369,7 +458,10 @@ fn a_connection_for_every_call_is_found() {
         flow.counts.opened = opened;
         Case::of(vec![flow])
     };
-    assert_eq!(with(98).one(Kind::ConnectPerCall).numbers["connections_percent"], 98.0);
+    assert_eq!(
+        with(98).one(Kind::ConnectPerCall).numbers["connections_percent"],
+        98.0
+    );
     assert_eq!(with(10).findings(), []);
 }
 
@@ -383,13 +475,22 @@ fn backends_that_get_or_take_unlike_shares_are_found() {
         ])
     };
     let found = with([900, 100], [1_000, 1_000]).one(Kind::UnevenBackends);
-    assert_eq!((found.numbers["most_calls"], found.numbers["least_calls"]), (900.0, 100.0));
+    assert_eq!(
+        (found.numbers["most_calls"], found.numbers["least_calls"]),
+        (900.0, 100.0)
+    );
     let slow = with([500, 480], [1_000, 9_000]).one(Kind::UnevenBackends);
-    assert!((8_500.0..9_500.0).contains(&slow.numbers["slow_p50_us"]), "{slow:?}");
+    assert!(
+        (8_500.0..9_500.0).contains(&slow.numbers["slow_p50_us"]),
+        "{slow:?}"
+    );
     assert_eq!(with([500, 450], [1_000, 1_100]).findings(), []);
     assert_eq!(with([12, 4], [1_000, 1_000]).findings(), [], "chance");
     // Each caller has its own.
-    let own = Case::of(vec![flow("web", "api", "http", 900, 1_000), flow("web#2", "api#2", "http", 100, 1_000)]);
+    let own = Case::of(vec![
+        flow("web", "api", "http", 900, 1_000),
+        flow("web#2", "api#2", "http", 100, 1_000),
+    ]);
     assert_eq!(own.findings(), []);
 }
 
@@ -404,18 +505,32 @@ fn credentials_in_the_clear_and_old_certificates_are_found() {
         certificate_ends,
     };
     case.facts = BTreeMap::from([(here_id, facts(Some("Redis AUTH"), None))]);
-    assert_eq!(case.one(Kind::PlaintextCredentials).severity, Severity::Low, "within the host");
+    assert_eq!(
+        case.one(Kind::PlaintextCredentials).severity,
+        Severity::Low,
+        "within the host"
+    );
     case.facts = BTreeMap::from([(away_id, facts(Some("HTTP Basic"), None))]);
     let found = case.one(Kind::PlaintextCredentials);
-    assert_eq!((found.severity, found.services[1].as_str()), (Severity::High, "10.1.2.3"));
+    assert_eq!(
+        (found.severity, found.services[1].as_str()),
+        (Severity::High, "10.1.2.3")
+    );
 
     let days = |days: i64| facts(None, Some(1_000_000 + days * 86_400));
     case.facts = BTreeMap::from([(here_id, days(10)), (away_id, days(90))]);
     let found = case.one(Kind::CertificateExpiry);
-    assert_eq!((found.numbers["days_left"], found.severity), (10.0, Severity::Medium));
+    assert_eq!(
+        (found.numbers["days_left"], found.severity),
+        (10.0, Severity::Medium)
+    );
     assert!(found.title.ends_with("expires in 10days"), "{}", found.title);
     case.facts = BTreeMap::from([(here_id, days(-2))]);
-    assert!(case.one(Kind::CertificateExpiry).title.contains("expired 2days ago"));
+    assert!(
+        case.one(Kind::CertificateExpiry)
+            .title
+            .contains("expired 2days ago")
+    );
     case.facts = BTreeMap::from([(here_id, days(30))]);
     assert_eq!(case.findings(), []);
 }
@@ -438,7 +553,10 @@ fn what_would_be_without_a_service_is_told() {
     assert!(redis.cut_off.is_empty() && redis.affected.len() == 4, "{redis:?}");
     assert!(redis.test.starts_with("spike fault add refuse"), "{}", redis.test);
     let error = case.look(Some("rediss")).unwrap_err();
-    assert!(error.contains("no service `rediss`") && error.contains("redis"), "{error}");
+    assert!(
+        error.contains("no service `rediss`") && error.contains("redis"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -450,6 +568,9 @@ fn an_empty_map_has_no_findings() {
 fn a_map_that_is_all_one_ring_is_looked_at_too() {
     let names = ["a", "b", "c"];
     let ring = names.iter().zip(names.iter().cycle().skip(1));
-    let case = Case::of(ring.map(|(from, to)| flow(from, to, "http", 100, 1_000)).collect());
+    let case = Case::of(
+        ring.map(|(from, to)| flow(from, to, "http", 100, 1_000))
+            .collect(),
+    );
     assert_eq!(case.one(Kind::Cycle).services.len(), 3);
 }

@@ -11,8 +11,14 @@ use crate::model::view::{AffectedView, WithoutView};
 pub(super) fn without(context: &Context<'_>, name: &str) -> Result<WithoutView, String> {
     let net = &context.graph.net;
     let gone = context.graph.find(name).ok_or_else(|| {
-        let known: Vec<String> = net.node_indices().map(|node| context.id(node).to_owned()).collect();
-        format!("there is no service `{name}` on the map; there are {}", known.join(", "))
+        let known: Vec<String> = net
+            .node_indices()
+            .map(|node| context.id(node).to_owned())
+            .collect();
+        format!(
+            "there is no service `{name}` on the map; there are {}",
+            known.join(", ")
+        )
     })?;
     let mut reached = vec![false; net.node_count()];
     mark(context.graph, &context.entries, Some(gone), &mut reached);
@@ -42,11 +48,18 @@ pub(super) fn without(context: &Context<'_>, name: &str) -> Result<WithoutView, 
     for edge in net.raw_edges() {
         all += edge.weight.counts.calls;
         let touches = [edge.source(), edge.target()];
-        if touches.iter().any(|node| *node == gone || is_cut_off(node.index())) {
+        if touches
+            .iter()
+            .any(|node| *node == gone || is_cut_off(node.index()))
+        {
             lost += edge.weight.counts.calls;
         }
     }
-    let to_it: Vec<_> = context.links().filter(|(_, to, _)| *to == gone).map(|(.., link)| link).collect();
+    let to_it: Vec<_> = context
+        .links()
+        .filter(|(_, to, _)| *to == gone)
+        .map(|(.., link)| link)
+        .collect();
     Ok(WithoutView {
         service: context.id(gone).to_owned(),
         cut_off: cut_off.map(|node| context.id(node).to_owned()).collect(),

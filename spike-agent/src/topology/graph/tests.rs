@@ -23,9 +23,9 @@ fn end(name: &str) -> Option<EndView> {
 pub(in crate::topology) fn flow(from: &str, to: &str, protocol: &str, calls: u64, micros: u64) -> Flow {
     let (caller, process) = (end(from), end(to));
     let port = 1000 + u16::try_from(process.as_ref().map_or(80, |end| end.pid % 50_000)).unwrap_or(0);
-    let id = format!("{from}{to}{protocol}")
-        .bytes()
-        .fold(11_u64, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(byte));
+    let id = format!("{from}{to}{protocol}").bytes().fold(11_u64, |sum, byte| {
+        sum.wrapping_mul(1_099_511_628_211) ^ u64::from(byte)
+    });
     let mut latency = spike_common::edge::EdgeStats::default();
     latency.latency[spike_common::histogram::bucket(micros * 1000) as usize] = calls;
     let counts = Counts {
@@ -111,7 +111,11 @@ fn services_are_joined_and_processes_are_not() {
 
     let processes = view(Group::Process);
     assert_eq!((processes.nodes.len(), processes.edges.len()), (6, 4));
-    assert!(processes.nodes[1].id.starts_with("cart["), "{:?}", processes.nodes[1]);
+    assert!(
+        processes.nodes[1].id.starts_with("cart["),
+        "{:?}",
+        processes.nodes[1]
+    );
     let hosts = view(Group::Host);
     let ids: Vec<&str> = hosts.nodes.iter().map(|node| node.id.as_str()).collect();
     assert_eq!(ids, ["10.0.0.9", "here"]);

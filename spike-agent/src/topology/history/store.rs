@@ -135,9 +135,7 @@ pub(super) fn identities(
     let mut read = database.prepare_cached("SELECT identity FROM edge WHERE id = ?1")?;
     let mut found = HashMap::new();
     for id in ids {
-        let text: Option<String> = read
-            .query_row([id.cast_signed()], |row| row.get(0))
-            .optional()?;
+        let text: Option<String> = read.query_row([id.cast_signed()], |row| row.get(0)).optional()?;
         // One of another version that cannot be read is an edge that is not known.
         let view = text.and_then(|text| serde_json::from_str(&text).ok());
         found.extend(view.map(|view| (id, view)));

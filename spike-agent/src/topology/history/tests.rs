@@ -36,7 +36,10 @@ fn what_was_added_is_there_after_a_reopening() {
     {
         let history = History::open(&path, 1 << 20).unwrap();
         history
-            .add(&step(1_000, 2_000, &[(1, 5), (far, 7)]), &[(1, view("tcp")), (far, view("udp"))])
+            .add(
+                &step(1_000, 2_000, &[(1, 5), (far, 7)]),
+                &[(1, view("tcp")), (far, view("udp"))],
+            )
             .unwrap();
         history
             .add(&step(2_000, 3_000, &[(1, 6)]), &[(1, view("http"))])
@@ -47,7 +50,10 @@ fn what_was_added_is_there_after_a_reopening() {
     let all = history.between(0, 10_000).unwrap();
     assert_eq!(
         all,
-        [step(1_000, 2_000, &[(1, 5), (far, 7)]), step(2_000, 3_000, &[(1, 6)])]
+        [
+            step(1_000, 2_000, &[(1, 5), (far, 7)]),
+            step(2_000, 3_000, &[(1, 6)])
+        ]
     );
     assert_eq!(history.between(2_000, 10_000).unwrap().len(), 1);
     assert_eq!(history.between(0, 1_000).unwrap().len(), 0);
@@ -62,7 +68,11 @@ fn what_was_added_is_there_after_a_reopening() {
 fn a_file_that_is_no_history_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("map.db");
-    fs::write(&path, "this is not a database, and longer than a header of one would be. ".repeat(99)).unwrap();
+    fs::write(
+        &path,
+        "this is not a database, and longer than a header of one would be. ".repeat(99),
+    )
+    .unwrap();
     let history = History::open(&path, 1 << 20).unwrap();
     history.add(&step(1, 2, &[(1, 5)]), &[]).unwrap();
     assert_eq!(history.between(0, 10).unwrap().len(), 1);
@@ -80,7 +90,9 @@ fn old_steps_become_coarser_and_lose_nothing() {
     for start in [now - 36 * HOUR, now - 240 * HOUR, now - 2400 * HOUR, now - HOUR] {
         for number in 0..360 {
             let at = start + number * 10_000;
-            history.add(&step(at, at + 10_000, &[(1, 1), (2, 2)]), &[]).unwrap();
+            history
+                .add(&step(at, at + 10_000, &[(1, 1), (2, 2)]), &[])
+                .unwrap();
         }
     }
     for _ in 0..3 {
@@ -126,7 +138,10 @@ fn a_damaged_step_is_told() {
     let path = dir.path().join("map.db");
     let history = History::open(&path, 1 << 20).unwrap();
     history.add(&step(1, 2, &[(1, 5)]), &[]).unwrap();
-    history.lock().execute("UPDATE step SET data = x'01ff'", []).unwrap();
+    history
+        .lock()
+        .execute("UPDATE step SET data = x'01ff'", [])
+        .unwrap();
     let error = history.between(0, 9).unwrap_err().to_string();
     assert!(error.contains("damaged"), "{error}");
 }

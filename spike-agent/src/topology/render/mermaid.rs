@@ -52,7 +52,8 @@ fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '"' | '#' | '&' | '<' | '>' | ';' | '`' | '\\' | '|' | '[' | ']' | '{' | '}' | '(' | ')' | '*' | '_' => {
+            '"' | '#' | '&' | '<' | '>' | ';' | '`' | '\\' | '|' | '[' | ']' | '{' | '}' | '(' | ')'
+            | '*' | '_' => {
                 _ = write!(out, "#{};", u32::from(letter));
             }
             control if control.is_control() => out.push('?'),

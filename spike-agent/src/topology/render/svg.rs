@@ -165,7 +165,11 @@ fn shape(svg: &mut String, node: &NodeView, spot: Spot, (wide, high): (f64, f64)
          height=\"{high:.1}\" rx=\"6\" fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{thick}\"{dash}/>",
         xml(&node.id)
     );
-    let name_at = if below.is_empty() { spot.y + 4.5 } else { spot.y - 2.0 };
+    let name_at = if below.is_empty() {
+        spot.y + 4.5
+    } else {
+        spot.y - 2.0
+    };
     _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{name_at:.1}\" font-size=\"13\" font-weight=\"bold\" text-anchor=\"middle\" \
@@ -209,10 +213,17 @@ fn legend(svg: &mut String, top: f64) {
         (Health::Slow, "slow: \u{25b2} p99 of 250ms or more".to_owned()),
         (
             Health::Failing,
-            format!("failing: \u{2715} {} errors or more", percent(super::FAILING_PERCENT)),
+            format!(
+                "failing: \u{2715} {} errors or more",
+                percent(super::FAILING_PERCENT)
+            ),
         ),
     ] {
-        let dash = if health == Health::Failing { " stroke-dasharray=\"7 4\"" } else { "" };
+        let dash = if health == Health::Failing {
+            " stroke-dasharray=\"7 4\""
+        } else {
+            ""
+        };
         _ = writeln!(
             svg,
             "<path d=\"M{x:.1} {line_y:.1}h30\" stroke=\"{}\" stroke-width=\"3\"{dash}/>\

@@ -50,15 +50,29 @@ fn nasty() -> GraphView {
 fn names_cannot_break_out_of_a_format() {
     let graph = nasty();
     let dot = render(&graph, Format::Dot).unwrap();
-    assert!(dot.contains(r#""a \"b\" <c> & d" -> "[x](y)|{z};#1" [label="http 12.5/s p99 100µs""#), "{dot}");
-    assert!(dot.contains(r#""back\\slash""#) && dot.contains("tab?here"), "{dot}");
+    assert!(
+        dot.contains(r#""a \"b\" <c> & d" -> "[x](y)|{z};#1" [label="http 12.5/s p99 100µs""#),
+        "{dot}"
+    );
+    assert!(
+        dot.contains(r#""back\\slash""#) && dot.contains("tab?here"),
+        "{dot}"
+    );
     let mermaid = render(&graph, Format::Mermaid).unwrap();
-    assert!(mermaid.contains("n0[\"a #34;b#34; #60;c#62; #38; d<br/>"), "{mermaid}");
-    assert!(mermaid.contains("n1 -.->|\"http 12.5/s p99 100µs 12% errors\"| n2"), "{mermaid}");
+    assert!(
+        mermaid.contains("n0[\"a #34;b#34; #60;c#62; #38; d<br/>"),
+        "{mermaid}"
+    );
+    assert!(
+        mermaid.contains("n1 -.->|\"http 12.5/s p99 100µs 12% errors\"| n2"),
+        "{mermaid}"
+    );
     let graphml = render(&graph, Format::Graphml).unwrap();
-    assert!(graphml.contains("<node id=\"a &quot;b&quot; &lt;c&gt; &amp; d\">"), "{graphml}");
-    let grafana: serde_json::Value =
-        serde_json::from_str(&render(&graph, Format::Grafana).unwrap()).unwrap();
+    assert!(
+        graphml.contains("<node id=\"a &quot;b&quot; &lt;c&gt; &amp; d\">"),
+        "{graphml}"
+    );
+    let grafana: serde_json::Value = serde_json::from_str(&render(&graph, Format::Grafana).unwrap()).unwrap();
     assert_eq!(grafana["nodes"].as_array().unwrap().len(), 4);
     assert_eq!(grafana["edges"][1]["source"], NASTY[1]);
     assert_eq!(grafana["left_out"], 0);
@@ -71,7 +85,10 @@ fn a_picture_has_every_node_and_edge_and_marks_the_bad_ones() {
     let svg = render(&graph, Format::Svg).unwrap();
     assert_eq!(svg.matches("class=\"node\"").count(), 4, "{svg}");
     assert_eq!(svg.matches("class=\"edge\"").count(), 4, "{svg}");
-    assert!(svg.contains("\u{2715} http 12.5/s") && svg.contains("\u{25b2} http 12.5/s"), "{svg}");
+    assert!(
+        svg.contains("\u{2715} http 12.5/s") && svg.contains("\u{25b2} http 12.5/s"),
+        "{svg}"
+    );
     assert!(!svg.contains("NaN"), "{svg}");
 }
 
@@ -98,7 +115,12 @@ fn nodes_of_a_picture_do_not_overlap_and_point_to_the_right() {
         .filter(|line| line.starts_with("<g class=\"node\""))
         .map(|line| {
             let line = line.split_once("<rect").unwrap().1;
-            (number(line, "x"), number(line, "y"), number(line, "width"), number(line, "height"))
+            (
+                number(line, "x"),
+                number(line, "y"),
+                number(line, "width"),
+                number(line, "height"),
+            )
         })
         .collect();
     assert_eq!(boxes.len(), 50);
@@ -109,7 +131,10 @@ fn nodes_of_a_picture_do_not_overlap_and_point_to_the_right() {
         }
     }
     for number in 1..50 {
-        assert!(boxes[number / 2].0 < boxes[number].0, "a caller is to the left of what it calls");
+        assert!(
+            boxes[number / 2].0 < boxes[number].0,
+            "a caller is to the left of what it calls"
+        );
     }
 }
 
@@ -127,7 +152,13 @@ fn what_is_too_large_for_a_picture_is_told() {
 #[test]
 fn an_empty_map_is_drawn_too() {
     let graph = GraphView::default();
-    for format in [Format::Dot, Format::Mermaid, Format::Graphml, Format::Svg, Format::Grafana] {
+    for format in [
+        Format::Dot,
+        Format::Mermaid,
+        Format::Graphml,
+        Format::Svg,
+        Format::Grafana,
+    ] {
         assert!(!render(&graph, format).unwrap().contains("NaN"), "{format:?}");
     }
 }
