@@ -4,6 +4,7 @@ mod calls;
 mod captures;
 mod export;
 mod glue;
+mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use calls::Calls;
 use captures::Captures;
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
+use packets::Packets;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -138,6 +140,12 @@ async fn serve(config: AgentConfig) -> Result<()> {
         otlp: config.otlp.clone(),
     };
     let exporter = Exporter::start(Arc::new(source), settings, stop.clone())?;
+    let packets = Packets::new(
+        Arc::clone(&kernel),
+        Arc::clone(&journal),
+        Arc::clone(&cgroups),
+        capabilities,
+    );
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
@@ -150,6 +158,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        packets,
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });

@@ -4,6 +4,7 @@ mod bind;
 mod connect;
 mod datagrams;
 mod destination;
+mod packet_faults;
 mod peername;
 mod sock_ops;
 mod tap;

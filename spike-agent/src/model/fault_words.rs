@@ -1,10 +1,12 @@
 //! A fault in words: the arguments of `spike fault add` and the string of `spike exec --fault`.
 
 mod end;
+mod packet;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use end::EndWords;
+use packet::PacketWords;
 
 use super::{Direction, FieldError, RawEffect, RawFault};
 
@@ -63,6 +65,8 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    #[command(flatten)]
+    Packet(PacketWords),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -155,6 +159,7 @@ impl FaultWords {
                 direction,
                 common,
             } => (RawEffect::Bandwidth { rate, direction }, common),
+            EffectWords::Packet(words) => words.to_raw()?,
         };
         Ok(RawFault {
             name: common.name,
