@@ -200,6 +200,7 @@ pub struct PacketCgroup {
 layout!(PacketCgroup, size = 16, align = 8);
 
 /// A packet as faults see it.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// The caller's process id; 0 when the caller is not known.

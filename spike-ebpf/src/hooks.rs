@@ -10,6 +10,8 @@ mod sock_ops;
 mod tap;
 mod traffic;
 
+pub(crate) use packet_faults::FaultScratch;
+
 /// The verdict of cgroup programs that lets the operation or packet go on.
 const ALLOW: i32 = 1;
 /// The verdict of cgroup programs that fails the operation.

@@ -15,6 +15,8 @@ use spike_common::rule::{KernelFault, RuleKey, RuleValue};
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
 
+use crate::hooks::FaultScratch;
+
 /// agent --settings--> every hook.
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -87,6 +89,10 @@ pub(crate) static PACKET_STATES: HashMap<u32, PacketState> =
 #[map]
 pub(crate) static PACKET_FLOWS: LruHashMap<PacketFlowKey, PacketFlow> =
     LruHashMap::with_max_entries(16_384, 0);
+
+/// Where a packet fault keeps the packet that it looks at.
+#[map]
+pub(crate) static PACKET_SCRATCH: PerCpuArray<FaultScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// connect, sock_ops --owner and aim of each flow--> agent, tap. The oldest go when it is full: late packets of closed
 /// connections still find their owner.

@@ -13,6 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use spike_common::address::Endpoint;
 use spike_common::chance::roll;
 use spike_common::packet_fault::{
     CGROUP, CORRUPT, DROP, DUPLICATE, FIX_CHECKSUM, HOLD, LINK_CORRUPTS, LINK_LOOPBACK, LinkKey, MAX_AHEAD_NS,
@@ -20,11 +21,13 @@ use spike_common::packet_fault::{
     RESPONSE, Seen, burst,
 };
 use spike_common::socket::{DATAGRAMS, REDIRECTED, SERVER, Socket};
-use spike_common::task::{Task, executable_hash};
+use spike_common::task::executable_hash;
 
 use super::connect::live;
 use super::tap::owner;
-use crate::maps::{PACKET_CGROUPS, PACKET_COUNTS, PACKET_FAULTS, PACKET_FLOWS, PACKET_LINKS, PACKET_STATES};
+use crate::maps::{
+    PACKET_CGROUPS, PACKET_COUNTS, PACKET_FAULTS, PACKET_FLOWS, PACKET_LINKS, PACKET_SCRATCH, PACKET_STATES,
+};
 use crate::support::headers::{Ends, IPPROTO_TCP, IPPROTO_UDP, load};
 use crate::support::{counts, storage};
 
@@ -72,14 +75,26 @@ struct Verdict {
     departs_ns: u64,
 }
 
+/// A packet while it is looked at, too large for the stack.
+#[repr(C)]
+pub(crate) struct FaultScratch {
+    seen: Seen,
+    /// The caller's cgroup.
+    cgroup: u64,
+    protocol: u32,
+    payload: Payload,
+    key: PacketFlowKey,
+    flow: PacketFlow,
+}
+
 /// Where the payload of a packet lies, and the checksum over it.
-#[derive(Default)]
+#[repr(C)]
 struct Payload {
-    start: u32,
-    /// Length in 16-bit words.
-    words: u32,
-    checksum: u32,
     checksum_flags: u64,
+    checksum: u32,
+    start: u32,
+    /// Length in 16-bit words; 0 too where it is not to be touched.
+    words: u32,
 }
 
 #[inline(always)]
@@ -99,29 +114,21 @@ fn packet(skb: *mut __sk_buff, leaves: bool) -> i32 {
     if is_copy(skb, &key) {
         return NEXT;
     }
-    let ends = Ends::read(skb, link.header);
-    let (seen, cgroup) = see(skb, ends.as_ref(), link, leaves);
-    let payload = match &ends {
-        Some(ends) if link.flags & LINK_CORRUPTS != 0 && ends.transport != 0 => payload(skb, ends),
-        _ => Payload::default(),
+    let Some(scratch) = PACKET_SCRATCH.get_ptr_mut(0) else {
+        return NEXT;
     };
-    let protocol = ends.as_ref().map_or(0, |ends| u32::from(ends.protocol));
-    let verdict = decide(skb, link, leaves, &seen, cgroup, protocol, payload.words);
-    apply(skb, &key, leaves, &payload, &verdict)
+    // SAFETY: this CPU's element; these hooks run with soft interrupts off, and a copy, which is met within a run, has
+    // returned above.
+    let scratch = unsafe { &mut *scratch };
+    see(skb, link, leaves, scratch);
+    let verdict = decide(skb, link, leaves, scratch);
+    apply(skb, &key, leaves, &scratch.payload, &verdict)
 }
 
 /// Asks each fault of the interface. What they decide is carried out after, so that the verifier need not follow every
 /// order of effects.
 #[inline(always)]
-fn decide(
-    skb: *mut __sk_buff,
-    link: &PacketLink,
-    leaves: bool,
-    seen: &Seen,
-    cgroup: u64,
-    protocol: u32,
-    words: u32,
-) -> Verdict {
+fn decide(skb: *mut __sk_buff, link: &PacketLink, leaves: bool, scratch: &mut FaultScratch) -> Verdict {
     let mut verdict = Verdict::default();
     // SAFETY: a helper without arguments, and a context field.
     let (now, length) = unsafe { (bpf_ktime_get_ns(), (*skb).wire_len) };
@@ -137,11 +144,11 @@ fn decide(
         if !fault.looks(leaves, link.flags) {
             continue;
         }
-        let way = fault.takes(seen);
-        if way == 0 || now >= fault.deadline_ns || fault.kind == CORRUPT && words == 0 {
+        let way = fault.takes(&scratch.seen);
+        if way == 0 || now >= fault.deadline_ns || fault.kind == CORRUPT && scratch.payload.words == 0 {
             continue;
         }
-        if fault.keys & CGROUP != 0 && !listed(id, cgroup) {
+        if fault.keys & CGROUP != 0 && !listed(id, scratch.cgroup) {
             continue;
         }
         let Some(counts) = PACKET_COUNTS.get_ptr_mut(id) else {
@@ -149,7 +156,7 @@ fn decide(
         };
         // SAFETY: a map value.
         unsafe { counts::add(&raw mut (*counts).matched, 1) };
-        let Some(flow) = flow(id, fault, seen, way, protocol) else {
+        let Some(flow) = flow(id, fault, scratch, way) else {
             continue;
         };
         let Some(hit) = fault.hits(flow, way) else { continue };
@@ -202,23 +209,21 @@ fn listed(fault: u32, cgroup: u64) -> bool {
 fn flow(
     id: u32,
     fault: &PacketFault,
-    seen: &Seen,
+    scratch: &mut FaultScratch,
     way: u32,
-    protocol: u32,
 ) -> Option<&'static mut PacketFlow> {
-    // `request_to` and `response_from` are the packet's two ends unless the flow was redirected.
-    let (caller, called) = if way == REQUEST {
-        (seen.response_from, seen.request_to)
+    let (seen, key) = (&scratch.seen, &mut scratch.key);
+    key.fault = id;
+    key.protocol = scratch.protocol;
+    // The packet's two ends, but for a redirected flow, of which the called one is where the application asked to go.
+    if way == REQUEST {
+        key.caller = seen.response_from;
+        key.called = seen.request_to;
     } else {
-        (seen.request_to, seen.response_from)
-    };
-    let key = PacketFlowKey {
-        fault: id,
-        protocol,
-        caller,
-        called,
-    };
-    if let Some(flow) = PACKET_FLOWS.get_ptr_mut(key) {
+        key.caller = seen.request_to;
+        key.called = seen.response_from;
+    }
+    if let Some(flow) = PACKET_FLOWS.get_ptr_mut(&*key) {
         // SAFETY: a map value; packets of a flow that meet on two CPUs may get the same number.
         return Some(unsafe { &mut *flow });
     }
@@ -229,26 +234,39 @@ fn flow(
         counts::add(&raw mut (*state).flows, 1);
         number
     };
-    PACKET_FLOWS.insert(key, fault.begin(number), 0).ok()?;
+    scratch.flow = fault.begin(number);
+    PACKET_FLOWS.insert(&*key, &scratch.flow, 0).ok()?;
     // SAFETY: as above.
-    PACKET_FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
+    PACKET_FLOWS.get_ptr_mut(&*key).map(|flow| unsafe { &mut *flow })
 }
 
-/// Who calls, and which way the packet goes, as far as it is known; and the caller's cgroup.
+/// Fills in who calls, which way the packet goes, as far as it is known, and where its payload lies.
 #[inline(always)]
-fn see(skb: *mut __sk_buff, ends: Option<&Ends>, link: &PacketLink, leaves: bool) -> (Seen, u64) {
-    let mut seen = Seen {
-        // What the loopback device shows is seen when it arrives there.
-        leaves: leaves || link.flags & LINK_LOOPBACK != 0,
-        ..Seen::default()
+fn see(skb: *mut __sk_buff, link: &PacketLink, leaves: bool, scratch: &mut FaultScratch) {
+    scratch.cgroup = 0;
+    scratch.protocol = 0;
+    scratch.payload.words = 0;
+    let seen = &mut scratch.seen;
+    seen.tgid = 0;
+    seen.executable = 0;
+    seen.ways = 0;
+    // What the loopback device shows is seen when it arrives there.
+    seen.leaves = leaves || link.flags & LINK_LOOPBACK != 0;
+    let Some(ends) = Ends::read(skb, link.header) else {
+        seen.request_to = Endpoint::default();
+        seen.response_from = Endpoint::default();
+        return;
     };
-    let Some(ends) = ends else { return (seen, 0) };
+    scratch.protocol = u32::from(ends.protocol);
     seen.ways = REQUEST | RESPONSE;
     seen.request_to = ends.destination;
     seen.response_from = ends.source;
-    if ends.protocol == IPPROTO_TCP {
-        let Some((flow, sends)) = owner(link.cookie, ends) else {
-            return (seen, 0);
+    if link.flags & LINK_CORRUPTS != 0 && ends.transport != 0 {
+        _ = find_payload(skb, &ends, &mut scratch.payload);
+    }
+    let task = if ends.protocol == IPPROTO_TCP {
+        let Some((flow, sends)) = owner(link.cookie, &ends) else {
+            return;
         };
         let serves = flow.flags & SERVER != 0;
         seen.ways = if sends == serves { RESPONSE } else { REQUEST };
@@ -260,34 +278,27 @@ fn see(skb: *mut __sk_buff, ends: Option<&Ends>, link: &PacketLink, leaves: bool
             }
         }
         if serves {
-            return (seen, 0);
+            return;
         }
-        let cgroup = name(&mut seen, &flow.task);
-        return (seen, cgroup);
-    }
-    if ends.protocol == IPPROTO_UDP {
+        &flow.task
+    } else if ends.protocol == IPPROTO_UDP {
         let socket = if leaves {
             sender(skb)
         } else {
-            receiver(skb, ends)
+            receiver(skb, &ends)
         };
-        if let Some(socket) = socket
-            && socket.flags & DATAGRAMS != 0
-        {
-            seen.ways = if leaves { REQUEST } else { RESPONSE };
-            let cgroup = name(&mut seen, &socket.task);
-            return (seen, cgroup);
+        let Some(socket) = socket else { return };
+        if socket.flags & DATAGRAMS == 0 {
+            return;
         }
-    }
-    (seen, 0)
-}
-
-/// Fills in the caller; gives its cgroup.
-#[inline(always)]
-fn name(seen: &mut Seen, task: &Task) -> u64 {
+        seen.ways = if leaves { REQUEST } else { RESPONSE };
+        &socket.task
+    } else {
+        return;
+    };
     seen.tgid = task.tgid;
     seen.executable = executable_hash(&task.executable);
-    task.cgroup
+    scratch.cgroup = task.cgroup;
 }
 
 /// The state of the socket that sends a packet, if it is of this host and has any.
@@ -345,29 +356,24 @@ fn receiver(skb: *mut __sk_buff, ends: &Ends) -> Option<&'static mut Socket> {
 }
 
 #[inline(always)]
-fn payload(skb: *mut __sk_buff, ends: &Ends) -> Payload {
-    let none = Payload::default();
-    let (header, checksum, checksum_flags) = match ends.protocol {
+fn find_payload(skb: *mut __sk_buff, ends: &Ends, payload: &mut Payload) -> Option<()> {
+    let (header, checksum, flags) = match ends.protocol {
         IPPROTO_TCP => {
-            let Some(offset) = load::<u8>(skb, ends.transport + 12) else {
-                return none;
-            };
+            let offset: u8 = load(skb, ends.transport + 12)?;
             (u32::from(offset >> 4) << 2, 16, 0)
         }
         // A checksum of 0 says that there is none.
         IPPROTO_UDP => (8, 6, u64::from(BPF_F_MARK_MANGLED_0)),
         IPPROTO_ICMP | IPPROTO_ICMPV6 => (8, 2, 0),
-        _ => return none,
+        _ => return None,
     };
-    let start = ends.transport + header;
+    payload.start = ends.transport + header;
+    payload.checksum = ends.transport + checksum;
+    payload.checksum_flags = flags;
     // SAFETY: a context field.
     let length = unsafe { (*skb).len };
-    Payload {
-        start,
-        words: length.saturating_sub(start) >> 1,
-        checksum: ends.transport + checksum,
-        checksum_flags,
-    }
+    payload.words = length.saturating_sub(payload.start) >> 1;
+    Some(())
 }
 
 #[inline(always)]
