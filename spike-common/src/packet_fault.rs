@@ -218,11 +218,17 @@ pub struct Seen {
 }
 
 impl PacketFault {
-    /// Whether the fault looks at packets on this side of an interface: once at each, and what waits when it leaves.
+    /// Whether the fault looks at packets on this side of an interface. On the loopback device, where each leaves and
+    /// arrives, once: when it arrives, as a loss there is not told to the sender, but for what waits and what is
+    /// doubled (IPv4 takes no packet for 127.0.0.0/8 that it has not routed itself).
     #[inline(always)]
     pub const fn looks(&self, leaves: bool, link_flags: u32) -> bool {
         let waits = self.flags & LEAVING != 0;
-        waits == leaves || !waits && link_flags & LINK_LOOPBACK == 0
+        if link_flags & LINK_LOOPBACK != 0 {
+            (waits || self.kind == DUPLICATE) == leaves
+        } else {
+            leaves || !waits
+        }
     }
 
     /// The way that the packet goes if this fault takes it, else 0. [`CGROUP`] is left to whoever has the list.
@@ -257,8 +263,7 @@ impl PacketFault {
     fn covers(&self, end: &Endpoint) -> bool {
         let outside = |word: usize| (end.address.0[word] ^ self.network.0[word]) & self.mask.0[word];
         let port = self.keys & PORT == 0 || self.port_first <= end.port && end.port <= self.port_last;
-        let network =
-            self.keys & NETWORK == 0 || outside(0) | outside(1) | outside(2) | outside(3) == 0;
+        let network = self.keys & NETWORK == 0 || outside(0) | outside(1) | outside(2) | outside(3) == 0;
         port && network
     }
 

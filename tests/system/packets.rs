@@ -4,17 +4,17 @@ mod queue;
 mod restore;
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, ChildStdout, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use spike_tests::{
     agent::Agent,
-    needs,
-    oracle::tshark,
-    wait_for,
-    workload,
-    world::{Place, World, finish, ip, kill},
+    needs, wait_for, workload,
+    world::{Place, World, finish, ip, kill, start},
 };
 
 use crate::Test;
@@ -30,15 +30,15 @@ pub(crate) const TESTS: &[Test] = &[
         "duplicates_are_counted_by_the_receiver",
         duplicates_are_counted_by_the_receiver,
     ),
-    (
-        "damage_shows_in_the_checksum",
-        damage_shows_in_the_checksum,
-    ),
+    ("damage_shows_in_the_checksum", damage_shows_in_the_checksum),
     (
         "damage_under_a_fixed_checksum_reaches_the_application",
         damage_under_a_fixed_checksum_reaches_the_application,
     ),
-    ("a_partition_cuts_one_way_or_both", a_partition_cuts_one_way_or_both),
+    (
+        "a_partition_cuts_one_way_or_both",
+        a_partition_cuts_one_way_or_both,
+    ),
     ("only_the_chosen_flows_are_hit", only_the_chosen_flows_are_hit),
     ("callers_are_chosen_over_tcp", callers_are_chosen_over_tcp),
     (
@@ -52,8 +52,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("the_route_tells_the_interface", the_route_tells_the_interface),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
     ("a_stopped_agent_lets_go", restore::a_stopped_agent_lets_go),
-    ("the_deadline_holds_in_the_kernel", restore::the_deadline_holds_in_the_kernel),
-    ("after_kill_9_nothing_is_left", restore::after_kill_9_nothing_is_left),
+    (
+        "the_deadline_holds_in_the_kernel",
+        restore::the_deadline_holds_in_the_kernel,
+    ),
+    (
+        "after_kill_9_nothing_is_left",
+        restore::after_kill_9_nothing_is_left,
+    ),
     (
         "after_kill_9_the_clsact_qdisc_is_cleaned_up",
         restore::after_kill_9_the_clsact_qdisc_is_cleaned_up,
@@ -66,10 +72,16 @@ pub(crate) const TESTS: &[Test] = &[
     ("without_fq_latency_is_named", queue::without_fq_latency_is_named),
     ("delay_holds_packets", queue::delay_holds_packets),
     ("jitter_is_spread", queue::jitter_is_spread),
-    ("reorder_lets_packets_overtake", queue::reorder_lets_packets_overtake),
+    (
+        "reorder_lets_packets_overtake",
+        queue::reorder_lets_packets_overtake,
+    ),
     ("rate_is_kept", queue::rate_is_kept),
     ("fq_is_taken_away_again", queue::fq_is_taken_away_again),
-    ("a_users_fq_is_used_and_stays", queue::a_users_fq_is_used_and_stays),
+    (
+        "a_users_fq_is_used_and_stays",
+        queue::a_users_fq_is_used_and_stays,
+    ),
 ];
 
 /// Two ends of a veth pair: one here, one in a namespace.
@@ -88,8 +100,7 @@ impl<'w> Pair<'w> {
     fn new(world: &'w World) -> Self {
         let netns = world.namespace();
         ip(&["-n", &netns, "link", "set", "lo", "up"]);
-        let [(address_here, device_here), (address_there, device_there)] =
-            world.connect(None, Some(&netns));
+        let [(address_here, device_here), (address_there, device_there)] = world.connect(None, Some(&netns));
         Self {
             here: world.place("here"),
             there: world.place("there").within(&netns),
@@ -249,7 +260,10 @@ fn gilbert_elliott_losses_come_in_bursts() {
     // Bad for 4 packets of 29 on average, 4 at a time.
     let mean = bursts.iter().sum::<usize>() as f64 / bursts.len() as f64;
     let bound = 5.0 * 4.0 / (bursts.len() as f64).sqrt();
-    assert!((mean - 4.0).abs() < bound, "bursts of {mean} on average, not of 4");
+    assert!(
+        (mean - 4.0).abs() < bound,
+        "bursts of {mean} on average, not of 4"
+    );
     let share = (trials() - came.len()) as f64 / trials() as f64;
     assert!((share - 4.0 / 29.0).abs() < 0.06, "{share} lost");
 }
@@ -290,25 +304,47 @@ fn checksum_errors(place: &Place<'_>) -> usize {
 }
 
 /// What tcpdump takes on the receiving end of datagrams sent there.
-fn tcpdump(world: &World, pair: &Pair<'_>, count: usize) -> (Vec<Came>, std::path::PathBuf) {
+fn tcpdump(world: &World, pair: &Pair<'_>, count: usize) -> (Vec<Came>, PathBuf) {
     let file = world.path("there.pcap");
     let output = file.to_str().expect("UTF-8");
-    let args = ["-i", &pair.device_there, "-w", output, "-U", "--immediate-mode", "udp"];
+    let args = [
+        "-i",
+        &pair.device_there,
+        "-w",
+        output,
+        "-U",
+        "--immediate-mode",
+        "udp",
+    ];
     let child = pair.there.start("tcpdump", &args);
-    wait_for("tcpdump to listen", std::time::Duration::from_secs(10), || {
-        std::fs::metadata(&file).ok().filter(|meta| meta.len() > 0).map(drop)
+    wait_for("tcpdump to listen", Duration::from_secs(10), || {
+        fs::metadata(&file).ok().filter(|meta| meta.len() > 0).map(drop)
     });
     let came = pair.send(count);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     kill(child.id(), libc::SIGINT);
     finish(child, "tcpdump");
     (came, file)
 }
 
-/// Rows of tshark with every UDP checksum checked: 0 is bad, 1 good.
-fn checksums(file: &std::path::Path) -> (usize, usize) {
-    let rows = tshark(file, "udp", &["udp.checksum.status"]);
-    let count = |status: &str| rows.iter().filter(|row| row[0] == status).count();
+/// How many UDP checksums tshark finds bad, and how many good.
+fn checksums(file: &Path) -> (usize, usize) {
+    let mut command = Command::new("tshark");
+    command
+        .args([
+            "-n",
+            "-o",
+            "udp.check_checksum:TRUE",
+            "-T",
+            "fields",
+            "-e",
+            "udp.checksum.status",
+            "-r",
+        ])
+        .arg(file)
+        .stdin(Stdio::null());
+    let said = finish(start(&mut command), "tshark").ok();
+    let count = |status: &str| said.lines().filter(|line| *line == status).count();
     (count("0"), count("1"))
 }
 
@@ -316,7 +352,9 @@ fn damage_shows_in_the_checksum() {
     let world = World::new();
     let pair = Pair::new(&world);
     let agent = Agent::start(&world);
-    pair.here.run_helper(&["compute-checksums", &pair.device_here]).ok();
+    pair.here
+        .run_helper(&["compute-checksums", &pair.device_here])
+        .ok();
     agent.fault(&format!(
         "packet-corrupt --percent-corrupt 10 --bits 3 --name bad {}",
         pair.on()
@@ -325,12 +363,19 @@ fn damage_shows_in_the_checksum() {
     let came = pair.send(trials());
     let damaged = trials() - came.len();
     assert_share(damaged, trials(), 0.1);
-    assert!(came.iter().all(|came| came.is_whole), "the kernel gave damaged datagrams on");
+    assert!(
+        came.iter().all(|came| came.is_whole),
+        "the kernel gave damaged datagrams on"
+    );
     assert_eq!(checksum_errors(&pair.there) - before, damaged);
     assert_eq!(agent.fault_count("bad", "affected"), damaged as u64);
     needs::program("tcpdump");
     let (came, file) = tcpdump(&world, &pair, 500);
-    assert_eq!(checksums(&file), (500 - came.len(), came.len()), "as Wireshark reads them");
+    assert_eq!(
+        checksums(&file),
+        (500 - came.len(), came.len()),
+        "as Wireshark reads them"
+    );
 }
 
 fn damage_under_a_fixed_checksum_reaches_the_application() {
@@ -340,7 +385,9 @@ fn damage_under_a_fixed_checksum_reaches_the_application() {
     // Checksums that are there, and checksums that are left to the interface.
     for computed in [false, true] {
         if computed {
-            pair.here.run_helper(&["compute-checksums", &pair.device_here]).ok();
+            pair.here
+                .run_helper(&["compute-checksums", &pair.device_here])
+                .ok();
         }
         agent.fault(&format!(
             "packet-corrupt --percent-corrupt 50 --checksum fixed {}",
@@ -352,7 +399,7 @@ fn damage_under_a_fixed_checksum_reaches_the_application() {
         let damaged = came.iter().filter(|came| !came.is_whole).count();
         assert_share(damaged, trials(), 0.5);
         assert_eq!(checksum_errors(&pair.there), before);
-        if computed && std::path::Path::new("/usr/bin/tcpdump").exists() {
+        if computed && Path::new("/usr/bin/tcpdump").exists() {
             let (_, file) = tcpdump(&world, &pair, 200);
             assert_eq!(checksums(&file), (0, 200), "as Wireshark reads them");
         }
@@ -388,7 +435,10 @@ fn only_the_chosen_flows_are_hit() {
     let world = World::new();
     let pair = Pair::new(&world);
     let agent = Agent::start(&world);
-    let (chosen, other) = (Sink::start(&pair.there, &pair.address_there), Sink::start(&pair.there, &pair.address_there));
+    let (chosen, other) = (
+        Sink::start(&pair.there, &pair.address_there),
+        Sink::start(&pair.there, &pair.address_there),
+    );
     let port = workload::port_of(&chosen.address);
     agent.fault(&format!(
         "partition -i {} --to cidr={}/32,port={port}",
@@ -403,7 +453,11 @@ fn only_the_chosen_flows_are_hit() {
     // By who sends: a datagram's sender is known by its socket.
     let below = world.place("here/below");
     let elsewhere = world.place("elsewhere");
-    agent.fault(&format!("partition -i {} --from {}", pair.device_here, pair.here.selector()));
+    agent.fault(&format!(
+        "partition -i {} --from {}",
+        pair.device_here,
+        pair.here.selector()
+    ));
     for (place, expected) in [(&pair.here, 0), (&below, 0), (&elsewhere, 100)] {
         let sink = Sink::start(&pair.there, &pair.address_there);
         // Unbound, as clients are: a bound socket may be a server's.
@@ -420,13 +474,16 @@ fn callers_are_chosen_over_tcp() {
     let elsewhere = world.place("elsewhere");
     let asks = |place: &Place<'_>, name: &str| {
         let program = world.path(name);
-        std::fs::copy(std::env::current_exe().expect("this program"), &program).expect("copy it");
+        fs::copy(std::env::current_exe().expect("this program"), &program).expect("copy it");
         let text = program.to_str().expect("UTF-8");
         let done = place.run("timeout", &["2", text, "--helper", "ask", &echo]);
         done.stdout.contains("answer ping")
     };
     needs::program("timeout");
-    agent.fault(&format!("partition --name one -i {} --from process=chosen", pair.device_here));
+    agent.fault(&format!(
+        "partition --name one -i {} --from process=chosen",
+        pair.device_here
+    ));
     assert!(!asks(&elsewhere, "chosen"), "the chosen program is cut off");
     assert!(asks(&elsewhere, "other"), "another one is not");
     assert!(agent.fault_count("one", "affected") > 0);
@@ -445,7 +502,10 @@ fn loopback_in_a_namespace_counts_once() {
     let world = World::new();
     let pair = Pair::new(&world);
     let agent = Agent::start(&world);
-    let (chosen, other) = (Sink::start(&pair.there, "127.0.0.1"), Sink::start(&pair.there, "127.0.0.1"));
+    let (chosen, other) = (
+        Sink::start(&pair.there, "127.0.0.1"),
+        Sink::start(&pair.there, "127.0.0.1"),
+    );
     let port = workload::port_of(&chosen.address);
     agent.fault(&format!(
         "loss --percent-loss 50 --name lo -i lo@{} --to port={port}",
@@ -458,7 +518,10 @@ fn loopback_in_a_namespace_counts_once() {
     assert_share(came, 400, 0.5);
     assert_eq!(other.stop().len(), 400);
     assert_eq!(
-        (agent.fault_count("lo", "matched"), agent.fault_count("lo", "affected")),
+        (
+            agent.fault_count("lo", "matched"),
+            agent.fault_count("lo", "affected")
+        ),
         (400, (400 - came) as u64)
     );
 }
@@ -469,7 +532,10 @@ fn equal_indexes_in_two_namespaces_are_told_apart() {
     let spaces = [Pair::new(&world), Pair::new(&world)];
     let agent = Agent::start(&world);
     let [left, right] = &spaces;
-    agent.fault(&format!("partition --everything -i lo@{} --name left", left.netns));
+    agent.fault(&format!(
+        "partition --everything -i lo@{} --name left",
+        left.netns
+    ));
     agent.fault(&format!(
         "duplicate --percent-duplicate 100 --everything -i lo@{} --name right",
         right.netns
@@ -496,13 +562,22 @@ fn what_cannot_be_is_refused() {
     let agent = Agent::start(&world);
     let on = format!("-i {}", pair.device_here);
     for (words, wanted) in [
-        ("loss --percent-loss 5 --everything -i nosuch0", "no interface \"nosuch0\""),
-        ("loss --percent-loss 5 --everything -i eth0@nosuchns", "no network namespace \"nosuchns\""),
+        (
+            "loss --percent-loss 5 --everything -i nosuch0",
+            "no interface \"nosuch0\"",
+        ),
+        (
+            "loss --percent-loss 5 --everything -i eth0@nosuchns",
+            "no network namespace \"nosuchns\"",
+        ),
         ("loss --percent-loss 5 --to port=80", "name the interface"),
         (&format!("loss --percent-loss 5 {on}"), "everything"),
         (&format!("loss --percent-loss 0 --everything {on}"), "above 0"),
         (&format!("partition --from process=cur* {on}"), "plain name"),
-        (&format!("partition --max-active 3 --everything {on}"), "max_active"),
+        (
+            &format!("partition --max-active 3 --everything {on}"),
+            "max_active",
+        ),
     ] {
         let args: Vec<&str> = ["fault", "add"].into_iter().chain(words.split(' ')).collect();
         let done = agent.spike(&args);
@@ -515,6 +590,13 @@ fn what_cannot_be_is_refused() {
     for _ in 0..8 {
         agent.fault(&format!("loss --percent-loss 1 --everything {on}"));
     }
-    let done = agent.spike(&["fault", "add", "partition", "--everything", "-i", &pair.device_here]);
+    let done = agent.spike(&[
+        "fault",
+        "add",
+        "partition",
+        "--everything",
+        "-i",
+        &pair.device_here,
+    ]);
     assert!(done.stderr.contains("8 packet faults already"), "{}", done.stderr);
 }

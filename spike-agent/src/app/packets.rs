@@ -160,7 +160,10 @@ impl Packets {
         }
         let State { placed, hooks } = state;
         hooks.retain(|site, hook| {
-            let mut users = placed.iter().filter(|placed| placed.sites.contains(site)).peekable();
+            let mut users = placed
+                .iter()
+                .filter(|placed| placed.sites.contains(site))
+                .peekable();
             if users.peek().is_none() {
                 return false;
             }
@@ -188,7 +191,10 @@ impl Packets {
         for placed in &state.placed {
             let id = kernel_id(placed.armed.id);
             if let Err(error) = self.kernel.set_packet_cgroups(id, &self.cgroups_of(placed)) {
-                tracing::warn!("follow the cgroups of fault {}: {error:#}", placed.armed.fault.name);
+                tracing::warn!(
+                    "follow the cgroups of fault {}: {error:#}",
+                    placed.armed.fault.name
+                );
             }
         }
     }

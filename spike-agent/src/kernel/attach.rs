@@ -35,7 +35,12 @@ pub(super) fn binds(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
 /// Attaches the other hooks to the cgroup and loads the packet programs. Returns the hooks' names.
 pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
     let hooks = attach_all(programs, cgroup, &REST, BINDS.len())?;
-    for name in ["spike_tap_ingress", "spike_tap_egress", "spike_packets_in", "spike_packets_out"] {
+    for name in [
+        "spike_tap_ingress",
+        "spike_tap_egress",
+        "spike_packets_in",
+        "spike_packets_out",
+    ] {
         let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
             return Err(anyhow!("kernel object has no program {name}"));
         };

@@ -82,7 +82,8 @@ impl Site {
         if !effect.interfaces.is_empty() {
             let each = |(index, name): (usize, &InterfaceName)| {
                 let field = format!("effect.interfaces[{index}]");
-                Self::named(kernel, name).map_err(|error| FieldError::new(field, format_args!("{error:#}")).into())
+                Self::named(kernel, name)
+                    .map_err(|error| FieldError::new(field, format_args!("{error:#}")).into())
             };
             return effect.interfaces.iter().enumerate().map(each).collect();
         }
@@ -379,7 +380,10 @@ impl Drop for Hook {
 /// Makes fq the root of an interface of this namespace, unless it is; or says why not.
 fn put_queue(site: &Site, journal: &Journal) -> Result<Option<EntryId>, String> {
     let tc = Tc::open().map_err(|error| format!("netlink: {error}"))?;
-    match tc.root(site.index).map_err(|error| format!("list the qdiscs: {error}"))? {
+    match tc
+        .root(site.index)
+        .map_err(|error| format!("list the qdiscs: {error}"))?
+    {
         Root::Fq => return Ok(None),
         Root::Default => {}
         Root::Configured(kind) => {
@@ -420,7 +424,10 @@ impl Kernel {
         let mut table = lock(&self.packets_table);
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeroes = PerCpuValues::try_from(vec![PacketCounts::default(); cpus])?;
-        table.counts.insert(id, zeroes, 0).context("count a packet fault")?;
+        table
+            .counts
+            .insert(id, zeroes, 0)
+            .context("count a packet fault")?;
         table
             .states
             .insert(id, PacketState::default(), 0)

@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 use super::{
     FieldError, PacketEffect, Rate,
     packet_effect::{
-        RawDuplicate, RawLoss, RawPacketCorrupt, RawPacketDelay, RawPacketJitter, RawPacketRate, RawPartition,
-        RawReorder,
+        RawDuplicate, RawLoss, RawPacketCorrupt, RawPacketDelay, RawPacketJitter, RawPacketRate,
+        RawPartition, RawReorder,
     },
     units::{format_duration, parse_duration},
 };

@@ -5,12 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    Direction, FieldError, Rate,
-    capture::is_interface_name,
-    effect::time,
-    units::format_duration,
-};
+use super::{Direction, FieldError, Rate, capture::is_interface_name, effect::time, units::format_duration};
 
 /// Longest delay and jitter of packets: fq keeps packets for 10 s at most, and delays add up.
 pub const MAX_PACKET_DELAY: Duration = Duration::from_secs(4);
@@ -482,7 +477,10 @@ impl From<&PacketEffect> for super::RawEffect {
                 direction,
                 interfaces,
             }),
-            PacketKind::Partition => Self::Partition(RawPartition { direction, interfaces }),
+            PacketKind::Partition => Self::Partition(RawPartition {
+                direction,
+                interfaces,
+            }),
             PacketKind::Delay { delay, jitter } => Self::Delay(RawPacketDelay {
                 delay: format_duration(delay),
                 jitter: (!jitter.is_zero()).then(|| format_duration(jitter)),
@@ -545,10 +543,16 @@ mod tests {
     fn values_out_of_range_are_named() {
         for (body, field) in [
             (r#"{"type":"loss"}"#, "percent"),
-            (r#"{"type":"loss","percent":1,"gilbert_elliott":{"p":1,"r":1}}"#, "percent"),
+            (
+                r#"{"type":"loss","percent":1,"gilbert_elliott":{"p":1,"r":1}}"#,
+                "percent",
+            ),
             (r#"{"type":"loss","percent":0}"#, "percent"),
             (r#"{"type":"loss","percent":101}"#, "percent"),
-            (r#"{"type":"loss","gilbert_elliott":{"p":0,"r":1}}"#, "gilbert_elliott.p"),
+            (
+                r#"{"type":"loss","gilbert_elliott":{"p":0,"r":1}}"#,
+                "gilbert_elliott.p",
+            ),
             (
                 r#"{"type":"loss","gilbert_elliott":{"p":1,"r":1,"good_loss":101}}"#,
                 "gilbert_elliott.good_loss",

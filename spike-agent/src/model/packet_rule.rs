@@ -7,8 +7,8 @@ use spike_common::{
     address::Address,
     chance::{ALWAYS, threshold},
     packet_fault::{
-        CGROUP, CORRUPT, DROP, DUPLICATE, EXECUTABLE, FIX_CHECKSUM, HOLD, LEAVING, NETWORK, PORT, PacketFault,
-        RATE, REQUEST, RESPONSE, TGID,
+        CGROUP, CORRUPT, DROP, DUPLICATE, EXECUTABLE, FIX_CHECKSUM, HOLD, LEAVING, NETWORK, PORT,
+        PacketFault, RATE, REQUEST, RESPONSE, TGID,
     },
     task::{EXECUTABLE_LEN, executable_hash, padded},
 };
@@ -45,7 +45,11 @@ pub fn compile(
     Ok(compiled)
 }
 
-fn select(compiled: &mut PacketFault, selector: &Selector, knows_executables: bool) -> Result<(), FieldError> {
+fn select(
+    compiled: &mut PacketFault,
+    selector: &Selector,
+    knows_executables: bool,
+) -> Result<(), FieldError> {
     // Taken apart whole: a key that is new must be decided on here, for leaving it out would widen faults.
     let EndSelector {
         process,
@@ -73,7 +77,8 @@ fn select(compiled: &mut PacketFault, selector: &Selector, knows_executables: bo
             return Err(FieldError::new("from.process", message));
         };
         if !knows_executables {
-            let message = "this kernel does not tell executables to the packet hooks: choose by `pid` or `cgroup`";
+            let message =
+                "this kernel does not tell executables to the packet hooks: choose by `pid` or `cgroup`";
             return Err(FieldError::new("from.process", message));
         }
         compiled.keys |= EXECUTABLE;
@@ -190,8 +195,10 @@ mod tests {
             ("fd00::/9", "[fd7f::1]:1", "[fd80::1]:1"),
             ("::1", "[::1]:1", "[::2]:1"),
         ] {
-            let fault =
-                compiled(&format!(r#"{{"to":{{"cidr":"{cidr}"}},"effect":{{"type":"partition"}}}}"#)).unwrap();
+            let fault = compiled(&format!(
+                r#"{{"to":{{"cidr":"{cidr}"}},"effect":{{"type":"partition"}}}}"#
+            ))
+            .unwrap();
             assert_eq!(fault.takes(&to(inside)), REQUEST, "{cidr}");
             assert_eq!(fault.takes(&to(outside)), 0, "{cidr}");
         }
@@ -230,9 +237,6 @@ mod tests {
         assert_eq!((fault.kind, fault.rate, fault.good_below), (RATE, 1000, ALWAYS));
         let fault = of(r#"{"type":"partition","direction":"response"}"#);
         assert_eq!((fault.kind, fault.ways), (DROP, RESPONSE));
-        assert_eq!(
-            (fault.deadline_ns, fault.flows_below, fault.keys),
-            (9, ALWAYS, 0)
-        );
+        assert_eq!((fault.deadline_ns, fault.flows_below, fault.keys), (9, ALWAYS, 0));
     }
 }

@@ -155,9 +155,7 @@ fn journaled(options: CleanupOptions<'_>) -> Result<Vec<Leftover>, CleanupError>
         let found = match entry {
             Entry::TcFilter { netns, .. }
             | Entry::ClsactQdisc { netns, .. }
-            | Entry::FqQdisc { netns, .. } => {
-                undo_tc(*netns, entry, check)?
-            }
+            | Entry::FqQdisc { netns, .. } => undo_tc(*netns, entry, check)?,
             Entry::Cgroup { path } => undo_cgroup(path, check),
         };
         // What is not there any more is done as well.

@@ -37,15 +37,24 @@ fn strange(from: &str, to: &str, leaves: bool) -> Seen {
 #[test]
 fn the_way_is_told_by_which_end_is_called() {
     let fault = network("10.1.0.0", 16);
-    assert_eq!(fault.takes(&strange("192.0.2.1:999", "10.1.2.3:80", true)), REQUEST);
-    assert_eq!(fault.takes(&strange("10.1.2.3:80", "192.0.2.1:999", false)), RESPONSE);
+    assert_eq!(
+        fault.takes(&strange("192.0.2.1:999", "10.1.2.3:80", true)),
+        REQUEST
+    );
+    assert_eq!(
+        fault.takes(&strange("10.1.2.3:80", "192.0.2.1:999", false)),
+        RESPONSE
+    );
     assert_eq!(fault.takes(&strange("10.2.2.3:80", "192.0.2.1:999", false)), 0);
     assert_eq!(fault.takes(&strange("[fd00::1]:80", "[fd00::2]:999", false)), 0);
     let one_way = PacketFault {
         ways: REQUEST,
         ..fault
     };
-    assert_eq!(one_way.takes(&strange("192.0.2.1:999", "10.1.2.3:80", true)), REQUEST);
+    assert_eq!(
+        one_way.takes(&strange("192.0.2.1:999", "10.1.2.3:80", true)),
+        REQUEST
+    );
     assert_eq!(one_way.takes(&strange("10.1.2.3:80", "192.0.2.1:999", false)), 0);
 }
 
@@ -125,6 +134,12 @@ fn a_packet_is_looked_at_once_and_waits_when_it_leaves() {
     let drops = PacketFault::default();
     assert!(drops.looks(true, 0) && drops.looks(false, 0));
     assert!(!drops.looks(true, LINK_LOOPBACK) && drops.looks(false, LINK_LOOPBACK));
+    let doubles = PacketFault {
+        kind: DUPLICATE,
+        ..drops
+    };
+    assert!(doubles.looks(true, 0) && doubles.looks(false, 0));
+    assert!(doubles.looks(true, LINK_LOOPBACK) && !doubles.looks(false, LINK_LOOPBACK));
 }
 
 fn run(fault: &PacketFault, flow: u64, packets: usize) -> Vec<bool> {
@@ -146,7 +161,10 @@ fn losses(percent: f64, seed: u64) -> PacketFault {
 #[test]
 fn shares_stay_within_binomial_bounds() {
     for (seed, percent) in [(1, 1.0), (2, 10.0), (3, 50.0), (4, 100.0)] {
-        let hits = run(&losses(percent, seed), 0, 100_000).iter().filter(|hit| **hit).count() as f64;
+        let hits = run(&losses(percent, seed), 0, 100_000)
+            .iter()
+            .filter(|hit| **hit)
+            .count() as f64;
         let p = percent / 100.0;
         let bound = 5.0 * (100_000.0 * p * (1.0 - p)).sqrt();
         assert!((hits - 100_000.0 * p).abs() <= bound, "{percent} %: {hits}");

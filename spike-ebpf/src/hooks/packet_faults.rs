@@ -16,9 +16,9 @@ use aya_ebpf::programs::TcContext;
 use spike_common::address::Endpoint;
 use spike_common::chance::roll;
 use spike_common::packet_fault::{
-    CGROUP, CORRUPT, DROP, DUPLICATE, FIX_CHECKSUM, HOLD, LINK_CORRUPTS, LINK_LOOPBACK, LinkKey, MAX_AHEAD_NS,
-    MAX_LINK_FAULTS, PacketCgroup, PacketFault, PacketFlow, PacketFlowKey, PacketLink, RATE, REQUEST,
-    RESPONSE, Seen, burst,
+    CGROUP, CORRUPT, DROP, DUPLICATE, FIX_CHECKSUM, HOLD, LINK_CORRUPTS, LINK_LOOPBACK, LinkKey,
+    MAX_AHEAD_NS, MAX_LINK_FAULTS, PacketCgroup, PacketFault, PacketFlow, PacketFlowKey, PacketLink, RATE,
+    REQUEST, RESPONSE, Seen, burst,
 };
 use spike_common::socket::{DATAGRAMS, REDIRECTED, SERVER, Socket};
 use spike_common::task::executable_hash;
@@ -159,7 +159,9 @@ fn decide(skb: *mut __sk_buff, link: &PacketLink, leaves: bool, scratch: &mut Fa
         let Some(flow) = flow(id, fault, scratch, way) else {
             continue;
         };
-        let Some(hit) = fault.hits(flow, way) else { continue };
+        let Some(hit) = fault.hits(flow, way) else {
+            continue;
+        };
         match fault.kind {
             DROP => verdict.drop = 1,
             DUPLICATE => verdict.duplicate = 1,
@@ -282,11 +284,7 @@ fn see(skb: *mut __sk_buff, link: &PacketLink, leaves: bool, scratch: &mut Fault
         }
         &flow.task
     } else if ends.protocol == IPPROTO_UDP {
-        let socket = if leaves {
-            sender(skb)
-        } else {
-            receiver(skb, &ends)
-        };
+        let socket = if leaves { sender(skb) } else { receiver(skb, &ends) };
         let Some(socket) = socket else { return };
         if socket.flags & DATAGRAMS == 0 {
             return;
@@ -382,7 +380,11 @@ fn apply(skb: *mut __sk_buff, key: &LinkKey, leaves: bool, payload: &Payload, ve
         // To an interface that there is not: lost with no word to the sender, where `SHOT` would tell it of a full
         // queue and TCP would react at once.
         // SAFETY: a helper without pointers.
-        return if leaves { unsafe { bpf_redirect(0, 0) as i32 } } else { SHOT };
+        return if leaves {
+            unsafe { bpf_redirect(0, 0) as i32 }
+        } else {
+            SHOT
+        };
     }
     if verdict.bits != 0 {
         _ = corrupt(skb, leaves, payload, verdict);
@@ -409,7 +411,14 @@ fn corrupt(skb: *mut __sk_buff, leaves: bool, payload: &Payload, verdict: &Verdi
     let after = before ^ mask.to_be();
     // SAFETY: the helpers check offsets; the two bytes live.
     unsafe {
-        if bpf_skb_store_bytes(skb, at, (&raw const after).cast(), 2, u64::from(BPF_F_RECOMPUTE_CSUM)) != 0 {
+        if bpf_skb_store_bytes(
+            skb,
+            at,
+            (&raw const after).cast(),
+            2,
+            u64::from(BPF_F_RECOMPUTE_CSUM),
+        ) != 0
+        {
             return None;
         }
         if verdict.fix != 0 {

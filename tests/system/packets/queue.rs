@@ -12,8 +12,9 @@ use spike_tests::{
 };
 
 use super::{
-    Pair, Sink, assert_share, send,
+    Pair, Sink, assert_share,
     restore::{clean_up, qdiscs},
+    send,
 };
 
 fn tc(args: &[&str]) -> i32 {
@@ -44,7 +45,19 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 pub(super) fn a_configured_qdisc_stays() {
     let world = World::new();
     let pair = Pair::new(&world);
-    assert_eq!(tc(&["qdisc", "add", "dev", &pair.device_here, "root", "pfifo", "limit", "77"]), 0);
+    assert_eq!(
+        tc(&[
+            "qdisc",
+            "add",
+            "dev",
+            &pair.device_here,
+            "root",
+            "pfifo",
+            "limit",
+            "77"
+        ]),
+        0
+    );
     let before = qdiscs(&pair.device_here);
     let agent = Agent::start(&world);
     for (words, instead) in [
@@ -54,7 +67,10 @@ pub(super) fn a_configured_qdisc_stays() {
         ("rate --rate 1mbit", "bandwidth"),
     ] {
         let on = pair.on();
-        let words = ["fault", "add"].into_iter().chain(words.split(' ')).chain(on.split(' '));
+        let words = ["fault", "add"]
+            .into_iter()
+            .chain(words.split(' '))
+            .chain(on.split(' '));
         let done = agent.spike(&words.collect::<Vec<_>>());
         assert_ne!(done.code(), 0);
         let said = &done.stderr;
@@ -76,7 +92,9 @@ pub(super) fn without_fq_latency_is_named() {
     let before = qdiscs(&pair.device_here);
     let agent = Agent::start(&world);
     let on = pair.on();
-    let words = ["fault", "add", "delay", "--delay", "10ms"].into_iter().chain(on.split(' '));
+    let words = ["fault", "add", "delay", "--delay", "10ms"]
+        .into_iter()
+        .chain(on.split(' '));
     let done = agent.spike(&words.collect::<Vec<_>>());
     assert_ne!(done.code(), 0);
     assert!(
@@ -88,7 +106,10 @@ pub(super) fn without_fq_latency_is_named() {
     assert_eq!(Agent::check_leftovers(&world).0, 0);
     let doctor = agent.json(&["doctor"]);
     let checks = doctor["checks"].as_array().expect("checks");
-    let fq = checks.iter().find(|check| check["name"] == "fq qdisc").expect("a line for fq");
+    let fq = checks
+        .iter()
+        .find(|check| check["name"] == "fq qdisc")
+        .expect("a line for fq");
     assert_eq!(fq["present"], false, "{fq}");
 }
 
@@ -98,11 +119,20 @@ pub(super) fn delay_holds_packets() {
     needs_fq(&pair);
     let agent = Agent::start(&world);
     agent.fault(&format!("delay --delay 100ms --name late {}", pair.on()));
-    let mut took: Vec<f64> = pair.send(200).iter().map(|came| milliseconds(came.took_ns)).collect();
+    let mut took: Vec<f64> = pair
+        .send(200)
+        .iter()
+        .map(|came| milliseconds(came.took_ns))
+        .collect();
     assert_eq!(took.len(), 200, "none is lost");
     took.sort_by(f64::total_cmp);
     let most = 100.0 + needs::tolerance(Duration::from_millis(20)).as_secs_f64() * 1000.0;
-    assert!(took[0] >= 100.0 && took[100] < most, "from {} ms, median {} ms", took[0], took[100]);
+    assert!(
+        took[0] >= 100.0 && took[100] < most,
+        "from {} ms, median {} ms",
+        took[0],
+        took[100]
+    );
     assert_eq!(agent.fault_count("late", "affected"), 200);
     // What comes back does not leave by this interface.
     let back = pair.send_back(50);
@@ -125,14 +155,27 @@ pub(super) fn jitter_is_spread() {
     assert!(took[0] >= 100.0, "{} ms", took[0]);
     // Quartiles of an even spread, by how far they are apart: a slow machine moves them together.
     let spread = took[300] - took[100];
-    assert!((50.0..200.0).contains(&spread), "the middle half is {spread} ms wide, not 100");
-    assert!(came.windows(2).any(|two| two[1].number < two[0].number), "packets overtake each other");
+    assert!(
+        (50.0..200.0).contains(&spread),
+        "the middle half is {spread} ms wide, not 100"
+    );
+    assert!(
+        came.windows(2).any(|two| two[1].number < two[0].number),
+        "packets overtake each other"
+    );
     agent.clear();
     agent.fault(&format!("jitter --jitter 100ms {}", pair.on()));
-    let mut took: Vec<f64> = pair.send(400).iter().map(|came| milliseconds(came.took_ns)).collect();
+    let mut took: Vec<f64> = pair
+        .send(400)
+        .iter()
+        .map(|came| milliseconds(came.took_ns))
+        .collect();
     took.sort_by(f64::total_cmp);
     let spread = took[300] - took[100];
-    assert!((20.0..110.0).contains(&spread), "the middle half is {spread} ms wide, not 50");
+    assert!(
+        (20.0..110.0).contains(&spread),
+        "the middle half is {spread} ms wide, not 50"
+    );
 }
 
 pub(super) fn reorder_lets_packets_overtake() {
@@ -147,7 +190,10 @@ pub(super) fn reorder_lets_packets_overtake() {
     let count = 1000;
     let came = pair.send(count);
     assert_eq!(came.len(), count, "none is lost");
-    let held = came.iter().filter(|came| milliseconds(came.took_ns) >= 300.0).count();
+    let held = came
+        .iter()
+        .filter(|came| milliseconds(came.took_ns) >= 300.0)
+        .count();
     let affected = agent.fault_count("swap", "affected") as usize;
     assert_share(affected, count, 0.1);
     assert!(held >= affected, "{held} held, {affected} affected");
@@ -190,7 +236,11 @@ pub(super) fn fq_is_taken_away_again() {
     let agent = Agent::start(&world);
     let arm = |agent: &Agent| agent.fault(&format!("delay --delay 50ms --name late {}", pair.on()));
     arm(&agent);
-    assert!(qdiscs(&pair.device_here).contains("fq"), "{}", qdiscs(&pair.device_here));
+    assert!(
+        qdiscs(&pair.device_here).contains("fq"),
+        "{}",
+        qdiscs(&pair.device_here)
+    );
     // It stays as long as one fault needs it.
     agent.fault(&format!("rate --rate 1gbit --name slow {}", pair.on()));
     agent.fault(&format!("loss --percent-loss 1 --name loss {}", pair.on()));
@@ -226,12 +276,18 @@ pub(super) fn a_users_fq_is_used_and_stays() {
     let pair = Pair::new(&world);
     needs_fq(&pair);
     let device = &pair.device_here;
-    assert_eq!(tc(&["qdisc", "add", "dev", device, "root", "handle", "7:", "fq"]), 0);
+    assert_eq!(
+        tc(&["qdisc", "add", "dev", device, "root", "handle", "7:", "fq"]),
+        0
+    );
     let before = qdiscs(device);
     let agent = Agent::start(&world);
     agent.fault(&format!("delay --delay 50ms {}", pair.on()));
     let came = pair.send(50);
-    assert!(came.iter().all(|came| milliseconds(came.took_ns) >= 50.0), "{came:?}");
+    assert!(
+        came.iter().all(|came| milliseconds(came.took_ns) >= 50.0),
+        "{came:?}"
+    );
     agent.clear();
     assert_eq!(qdiscs(device), before);
 }

@@ -18,7 +18,9 @@ use super::Pair;
 /// What tc says of the qdiscs of an interface here.
 pub(super) fn qdiscs(device: &str) -> String {
     let mut command = Command::new("tc");
-    command.args(["qdisc", "show", "dev", device]).stdin(Stdio::null());
+    command
+        .args(["qdisc", "show", "dev", device])
+        .stdin(Stdio::null());
     finish(start(&mut command), "tc").ok()
 }
 
@@ -42,7 +44,10 @@ pub(super) fn a_stopped_agent_lets_go() {
     });
     // Sending and counting takes most of a second by itself.
     let took = stopped.elapsed();
-    assert!(took < needs::tolerance(Duration::from_millis(4000)), "after {took:?}");
+    assert!(
+        took < needs::tolerance(Duration::from_millis(4000)),
+        "after {took:?}"
+    );
     kill(agent.pid(), libc::SIGCONT);
     wait_for("packets to be lost again", Duration::from_secs(5), || {
         pair.send(10).is_empty().then_some(())
@@ -119,7 +124,11 @@ pub(super) fn after_kill_9_the_clsact_qdisc_is_cleaned_up() {
     });
     let (code, said) = Agent::check_leftovers(&world);
     assert_eq!(code, 1, "{said}");
-    for left in ["filter spike_packets_in", "filter spike_packets_out", "clsact qdisc"] {
+    for left in [
+        "filter spike_packets_in",
+        "filter spike_packets_out",
+        "clsact qdisc",
+    ] {
         assert_eq!(said.matches(left).count(), 2, "{left} on two interfaces: {said}");
     }
     let said = clean_up(&world);

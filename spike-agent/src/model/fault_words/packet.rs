@@ -16,7 +16,12 @@ pub(super) enum PacketWords {
     /// Lose packets on an interface
     Loss {
         /// Share of the packets that is lost, each by itself, above 0
-        #[arg(long, value_name = "PERCENT", allow_negative_numbers = true, required_unless_present = "gemodel")]
+        #[arg(
+            long,
+            value_name = "PERCENT",
+            allow_negative_numbers = true,
+            required_unless_present = "gemodel"
+        )]
         percent_loss: Option<f64>,
         /// Losses in bursts, by the model of Gilbert and Elliott: the chances in percent of a change from good to bad
         /// and back with each packet, then the shares lost while bad [default: 100] and while good [default: 0]
@@ -230,7 +235,8 @@ fn read_model(text: &str) -> Result<GilbertElliott, FieldError> {
             good_loss: rest.get(1).copied().unwrap_or(0.0),
         }),
         _ => {
-            let message = format_args!("`{text}` is not two to four percentages with commas, such as 1,25,100,0");
+            let message =
+                format_args!("`{text}` is not two to four percentages with commas, such as 1,25,100,0");
             Err(FieldError::new("gemodel", message))
         }
     }

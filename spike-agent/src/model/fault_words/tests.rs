@@ -33,8 +33,14 @@ fn every_effect_has_its_words() {
         ("bandwidth --rate 1mbit --direction request", "bandwidth"),
         ("loss --percent-loss 0.1 -i eth0", "loss"),
         ("loss --gemodel 1,25,100,0.1 -i eth0", "loss"),
-        ("duplicate --percent-duplicate 1 --direction response", "duplicate"),
-        ("packet-corrupt --percent-corrupt 1 --checksum fixed", "packet_corrupt"),
+        (
+            "duplicate --percent-duplicate 1 --direction response",
+            "duplicate",
+        ),
+        (
+            "packet-corrupt --percent-corrupt 1 --checksum fixed",
+            "packet_corrupt",
+        ),
         ("partition --interface eth0@blue", "partition"),
         ("delay --delay 1s --jitter 1ms", "delay"),
         ("jitter --jitter 1ms", "jitter"),
