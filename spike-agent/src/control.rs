@@ -112,7 +112,10 @@ impl Control {
         let armed = self.book.add(fault)?;
         if let Err(error) = self.planes.settle().await {
             self.book.remove_where(|other| other.id == armed.id);
-            return Err(ControlError::unavailable("put the fault in force", &error));
+            return Err(match error.downcast::<FieldError>() {
+                Ok(field) => field.into(),
+                Err(error) => ControlError::unavailable("put the fault in force", &error),
+            });
         }
         tracing::info!(
             fault = armed.fault.name,

@@ -8,11 +8,15 @@ mod capture;
 mod chance;
 mod effects;
 mod exec;
+mod export;
+mod identity;
 mod latency;
 mod map;
 mod namespaces;
 mod observe;
+mod packets;
 mod safety;
+mod topology;
 mod transparent;
 
 use std::process::ExitCode;
@@ -30,7 +34,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 12] = [
+    let groups: [(&str, &[Test]); 15] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -40,9 +44,13 @@ fn main() -> ExitCode {
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("packets", packets::TESTS),
         ("exec", exec::TESTS),
+        ("export", export::TESTS),
+        ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("topology", topology::TESTS),
     ];
     let trials = groups.into_iter().flat_map(|(group, tests)| {
         tests

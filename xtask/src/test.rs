@@ -29,6 +29,9 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "ip",
 ];
 
+/// What some tests run beside these, too large for the disks of `cargo xtask vm`: there such tests are skipped.
+const LARGE_PROGRAMS: [&str; 6] = ["nft", "podman", "prometheus", "promtool", "setpriv", "tcpdump"];
+
 /// What the tests of the map run besides; in the virtual machines, which have none of these, they are skipped.
 const MAP_PROGRAMS: [&str; 6] = ["dot", "rsvg-convert", "tmux", "perl", "node", "python3"];
 
@@ -108,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
+        .chain(LARGE_PROGRAMS)
         .chain(MAP_PROGRAMS)
         .filter(|program| !installed(program))
         .collect();

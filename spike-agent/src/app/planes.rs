@@ -17,6 +17,7 @@ use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
 use super::map::MapKeeper;
+use super::packets::Packets;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -43,6 +44,7 @@ pub(super) struct LivePlanes {
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
     pub(super) settling: tokio::sync::Mutex<()>,
@@ -115,7 +117,12 @@ impl Planes for LivePlanes {
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         async move {
             let _alone = self.settling.lock().await;
-            let faults = self.book.list();
+            let all = self.book.list();
+            self.packets.follow(&all)?;
+            let faults: Vec<_> = all
+                .iter()
+                .filter(|armed| armed.fault.effect.packet().is_none())
+                .collect();
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
@@ -136,7 +143,7 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in faults.iter() {
+            for armed in faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
@@ -158,7 +165,8 @@ impl Planes for LivePlanes {
     }
 
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)> {
-        self.kernel.refusal_counts(kernel_id(fault_id))
+        let packets = self.packets.counts(fault_id);
+        packets.or_else(|| self.kernel.refusal_counts(kernel_id(fault_id)))
     }
 
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
@@ -238,6 +246,6 @@ impl LivePlanes {
 }
 
 /// A fault's number in the kernel's maps, where 0 means none. Numbers start at 1 and would take 2^32 faults to repeat.
-fn kernel_id(id: u64) -> u32 {
+pub(super) fn kernel_id(id: u64) -> u32 {
     (id & u64::from(u32::MAX)).max(1) as u32
 }

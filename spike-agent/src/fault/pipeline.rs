@@ -53,6 +53,7 @@ impl Plan {
         let mut plan = Self::default();
         for armed in faults {
             if armed.removed.is_cancelled()
+                || armed.fault.effect.packet().is_some()
                 || armed.decided_in_kernel.load(Ordering::Relaxed)
                 || !armed.fault.selector.matches(caller, destination)
             {
@@ -72,6 +73,8 @@ impl Plan {
     fn add(&mut self, armed: &ArmedFault, connection: u64, opened: Instant) {
         let removed = &armed.removed;
         match armed.fault.effect {
+            // The packet hooks carry it out.
+            Effect::Packet(_) => {}
             // The kernel could not tell whether this connection was meant.
             Effect::Refuse => self.resets_at_once = true,
             Effect::Reset { after } => {

@@ -2,11 +2,13 @@
 
 mod edge;
 mod end;
+mod packet;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use edge::{edge_words, to_words};
 pub use end::EndWords;
+use packet::PacketWords;
 
 use super::{Direction, FieldError, RawEffect, RawFault};
 
@@ -65,6 +67,8 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    #[command(flatten)]
+    Packet(PacketWords),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -157,6 +161,7 @@ impl FaultWords {
                 direction,
                 common,
             } => (RawEffect::Bandwidth { rate, direction }, common),
+            EffectWords::Packet(words) => words.to_raw()?,
         };
         Ok(RawFault {
             name: common.name,

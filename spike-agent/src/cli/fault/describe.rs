@@ -1,5 +1,7 @@
 //! Faults in words that a person reads.
 
+mod packet;
+
 use std::fmt::Display;
 
 use crate::model::{Direction, RawEffect, RawEnd, selector::RawPort, view::FaultView};
@@ -51,6 +53,7 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         RawEffect::Timeout { after: time } => format!("timeout{}", after(time)),
         RawEffect::Refuse {} => "refuse".to_owned(),
         RawEffect::Bandwidth { rate, direction: way } => format!("bandwidth {rate}{}", direction(*way)),
+        other => packet::effect(other).unwrap_or_default(),
     }
 }
 
