@@ -97,7 +97,7 @@ impl MapKeeper {
         let Some(history) = &self.history else {
             return Ok(());
         };
-        let flows = self.calls.flows()?;
+        let flows = used(self.calls.flows()?);
         let now = millis(SystemTime::now());
         let (step, news) = lock(&self.recorder).end(flows, now);
         history.add(&step, &news)?;
@@ -201,7 +201,7 @@ impl MapKeeper {
             return Err(FieldError::new("since", how).into());
         };
         let (from, to) = (millis(from), millis(to));
-        let flows = self.calls.flows()?;
+        let flows = used(self.calls.flows()?);
         // Held meanwhile, so that no step is read twice or not at all.
         let recorder = lock(&self.recorder);
         let mut steps = history.between(from, to)?;
