@@ -2,6 +2,7 @@
 
 mod adopt;
 mod attach;
+mod close;
 mod features;
 mod netns;
 mod rules;

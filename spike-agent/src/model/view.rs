@@ -1,5 +1,6 @@
 //! What the agent answers: the shapes of its API, for the doors to send and for the command line to read.
 
+mod audit;
 mod call;
 mod capture;
 mod fault;
@@ -8,6 +9,7 @@ mod problem;
 mod service;
 mod status;
 
+pub use audit::{Actor, AuditEntry, AuditEvent, AuditList};
 pub use call::{CALL_FIELDS, CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
