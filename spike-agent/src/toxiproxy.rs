@@ -33,7 +33,8 @@ impl Door {
     /// # Errors
     /// Why it cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self> {
-        let hint = || format!("listen on {address} for Toxiproxy's API: choose another address with --toxiproxy");
+        let hint =
+            || format!("listen on {address} for Toxiproxy's API: choose another address with --toxiproxy");
         let listener = TcpListener::bind(address).await.with_context(hint)?;
         Ok(Self { listener })
     }

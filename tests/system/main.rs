@@ -12,6 +12,8 @@ mod latency;
 mod namespaces;
 mod observe;
 mod safety;
+mod streams;
+mod toxiproxy;
 mod transparent;
 
 use std::process::ExitCode;
@@ -29,11 +31,13 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 11] = [
+    let groups: [(&str, &[Test]); 13] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
         ("effects", effects::TESTS),
+        ("streams", streams::TESTS),
+        ("toxiproxy", toxiproxy::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),

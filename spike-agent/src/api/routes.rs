@@ -61,7 +61,12 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(calls::follow))
         .routes(routes!(metrics::scrape))
         .routes(routes!(faults::list, faults::add, faults::clear))
-        .routes(routes!(faults::show, faults::change, faults::patch, faults::remove))
+        .routes(routes!(
+            faults::show,
+            faults::change,
+            faults::patch,
+            faults::remove
+        ))
         .routes(routes!(faults::audit))
         .routes(routes!(faults::panic))
         .routes(routes!(captures::list, captures::start))

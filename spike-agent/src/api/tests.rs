@@ -197,7 +197,7 @@ async fn the_openapi_document_describes_every_route() {
 async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = crate::config::AgentConfig {
-        toxiproxy: Listen::Off,
+        toxiproxy: crate::config::Listen::Off,
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: dir.path().join("s.sock"),
         state_dir: dir.path().join("state"),

@@ -72,7 +72,9 @@ impl Control {
 
     /// Removes the fault of this number, if it is still there.
     pub async fn remove(&self, id: u64) -> Result<(), ControlError> {
-        let removed = self.remove_where(AuditEvent::Removed, |other| other.id == id).await;
+        let removed = self
+            .remove_where(AuditEvent::Removed, |other| other.id == id)
+            .await;
         removed.map(drop)
     }
 
@@ -142,7 +144,9 @@ impl Control {
     async fn put_in_force(&self, armed: &Arc<ArmedFault>) -> Result<(), ControlError> {
         let counts = &armed.counts;
         if armed.fault.dry_run {
-            counts.seen_before.store(self.seen(&armed.fault.selector), Ordering::Relaxed);
+            counts
+                .seen_before
+                .store(self.seen(&armed.fault.selector), Ordering::Relaxed);
         }
         let settled = self.planes.settle().await;
         settled.map_err(|error| ControlError::unavailable("put the fault in force", &error))?;

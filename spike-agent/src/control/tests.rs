@@ -69,10 +69,17 @@ async fn a_patch_changes_what_it_says() {
         let view = control.fault_patch("a", &patch).await;
         view.map(|view| serde_json::to_value(view.fault).unwrap())
     };
-    let view = patched(r#"{"effect":{"delay":"2s"},"percent":50}"#).await.unwrap();
+    let view = patched(r#"{"effect":{"delay":"2s"},"percent":50}"#)
+        .await
+        .unwrap();
     assert_eq!(view["effect"]["delay"], "2s");
-    assert_eq!((&view["effect"]["direction"], &view["percent"]), (&"response".into(), &50.0.into()));
-    let view = patched(r#"{"effect":{"type":"reset"},"to":{"cidr":"10.0.0.0/8"}}"#).await.unwrap();
+    assert_eq!(
+        (&view["effect"]["direction"], &view["percent"]),
+        (&"response".into(), &50.0.into())
+    );
+    let view = patched(r#"{"effect":{"type":"reset"},"to":{"cidr":"10.0.0.0/8"}}"#)
+        .await
+        .unwrap();
     assert_eq!(view["effect"], serde_json::json!({"type": "reset"}));
     assert_eq!((&view["to"]["port"], &view["seed"]), (&80.into(), &7.into()));
     let view = patched(r#"{"effects":[{"type":"reset","after":"1s"},{"type":"corrupt","share":1}]}"#).await;
@@ -112,7 +119,10 @@ async fn what_is_done_with_faults_is_written_down() {
     operator.fault_add(&refuse()).await.unwrap();
     control.by(Actor::by("signal")).panic().await.unwrap();
     let log = control.audit(100).unwrap().entries;
-    let events: Vec<_> = log.iter().map(|entry| (entry.event, entry.by.uid, entry.id)).collect();
+    let events: Vec<_> = log
+        .iter()
+        .map(|entry| (entry.event, entry.by.uid, entry.id))
+        .collect();
     assert_eq!(
         events,
         [
@@ -133,7 +143,8 @@ async fn faults_end_at_their_deadline() {
     let control = control(TestPlanes::default());
     let watching = tokio::spawn(control.clone().watch_faults());
     let with_ttl = |name: &str, ttl: &str| {
-        let body = format!(r#"{{"name":"{name}","to":{{"port":80}},"effect":{{"type":"refuse"}},"ttl":"{ttl}"}}"#);
+        let body =
+            format!(r#"{{"name":"{name}","to":{{"port":80}},"effect":{{"type":"refuse"}},"ttl":"{ttl}"}}"#);
         fault(&body)
     };
     let names = || {

@@ -17,7 +17,11 @@ impl Watched {
     /// Takes a look at `at` in, and tells why the fault is to end, if it is.
     pub fn look(&mut self, abort: &AbortWhen, at: Instant, now: Tally) -> Option<String> {
         // The youngest look that is a window old stays, to compare with.
-        while self.looks.get(1).is_some_and(|(then, _)| at - *then >= abort.window) {
+        while self
+            .looks
+            .get(1)
+            .is_some_and(|(then, _)| at - *then >= abort.window)
+        {
             self.looks.pop_front();
         }
         let lately = self.looks.front().map(|(_, then)| now.since(then));
@@ -38,15 +42,23 @@ fn judge(abort: &AbortWhen, lately: &Tally) -> Option<String> {
         let calls = share(lately.decoded_failed, lately.decoded);
         for (what, share) in [("connections", connections), ("calls", calls)] {
             if let Some(share) = share.filter(|share| *share > most) {
-                return Some(format!("{share:.1} % of {what} failed within {within}, more than {most} %"));
+                return Some(format!(
+                    "{share:.1} % of {what} failed within {within}, more than {most} %"
+                ));
             }
         }
     }
     let most = abort.p99?;
     let p99 = Duration::from_nanos(lately.p99_ns().filter(|_| lately.calls() >= abort.calls)?);
     (p99 > most).then(|| {
-        let (p99, most) = (Duration::from_micros(p99.as_micros() as u64), format_duration(most));
-        format!("the 99th percentile of latency was {} within {within}, above {most}", format_duration(p99))
+        let (p99, most) = (
+            Duration::from_micros(p99.as_micros() as u64),
+            format_duration(most),
+        );
+        format!(
+            "the 99th percentile of latency was {} within {within}, above {most}",
+            format_duration(p99)
+        )
     })
 }
 
@@ -105,9 +117,10 @@ mod tests {
         assert_eq!(watched.look(&abort, at(0), tally(100, 100, 0, 1)), None);
         assert_eq!(watched.look(&abort, at(1), tally(200, 100, 0, 1)), None);
         assert_eq!(watched.look(&abort, at(2), tally(300, 100, 0, 1)), None);
-        assert_eq!(watched.look(&abort, at(3), tally(320, 130, 0, 1)), Some(
-            "25.0 % of connections failed within 2s, more than 20 %".to_owned()
-        ));
+        assert_eq!(
+            watched.look(&abort, at(3), tally(320, 130, 0, 1)),
+            Some("25.0 % of connections failed within 2s, more than 20 %".to_owned())
+        );
         assert!(watched.look(&abort, at(4), tally(330, 140, 0, 1)).is_some());
     }
 }

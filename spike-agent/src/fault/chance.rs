@@ -29,7 +29,7 @@ pub(super) fn takes_step(seed: u64, index: usize, connection: u64, percent: f64)
 /// A seed for the `index`-th effect of a fault, unlike the fault's own and unlike those of its other effects.
 pub(super) fn step_seed(seed: u64, index: usize) -> u64 {
     let index = index as u64 + 1;
-    seed ^ u64::from(chance::roll(seed, u64::MAX - index)) << 32 ^ index.rotate_right(8)
+    seed ^ (u64::from(chance::roll(seed, u64::MAX - index)) << 32) ^ index.rotate_right(8)
 }
 
 #[cfg(test)]

@@ -67,12 +67,19 @@ impl Plan {
 
     /// What the bytes that go `way`, which is not both, pass through: a lane for each fault.
     pub fn lanes(&self, way: Direction) -> Vec<Lane> {
-        self.taken.iter().map(|taken| Lane::new(taken.clone(), way)).collect()
+        self.taken
+            .iter()
+            .map(|taken| Lane::new(taken.clone(), way))
+            .collect()
     }
 
     /// Waits until the connection is to be reset, as the faults are at any time; for ever when none resets it.
     pub fn ends(&self) -> impl Future<Output = ()> + use<> {
-        let ends: Vec<_> = self.taken.iter().map(|taken| Box::pin(taken.clone().ends())).collect();
+        let ends: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| Box::pin(taken.clone().ends()))
+            .collect();
         async {
             if ends.is_empty() {
                 return future::pending().await;
@@ -93,7 +100,10 @@ impl Plan {
 
     async fn held(&mut self, wanted: bool) {
         loop {
-            let is_held = self.taken.iter_mut().fold(false, |held, taken| held | taken.is_held());
+            let is_held = self
+                .taken
+                .iter_mut()
+                .fold(false, |held, taken| held | taken.is_held());
             if is_held == wanted {
                 return;
             }
@@ -163,12 +173,10 @@ mod tests {
 
     #[test]
     fn effects_of_one_fault_are_chained_in_their_order_and_have_shares() {
-        let book = book(&[
-            r#"{"everything":true,"seed":3,"effects":[
+        let book = book(&[r#"{"everything":true,"seed":3,"effects":[
                 {"type":"corrupt","share":1,"direction":"both"},
                 {"type":"slicer","size":"8B"},
-                {"type":"latency","delay":"1ms","direction":"request","percent":30}]}"#,
-        ]);
+                {"type":"latency","delay":"1ms","direction":"request","percent":30}]}"#]);
         let mut with_latency = 0;
         for _ in 0..1000 {
             let mut plan = plan(&book);
@@ -195,12 +203,18 @@ mod tests {
             book.change(1, Fault::try_from(&raw).unwrap()).unwrap();
         };
         change(r#"{"to":{"port":80},"effect":{"type":"timeout","after":"1s"}}"#);
-        assert!(matches!(stages(&mut plan, Direction::Request)[..], [Stage::Stall(_)]));
+        assert!(matches!(
+            stages(&mut plan, Direction::Request)[..],
+            [Stage::Stall(_)]
+        ));
         assert!(plan.taken[0].end().is_some() && plan.taken[0].is_held());
         change(r#"{"to":{"port":81},"effect":{"type":"timeout","after":"1s"}}"#);
         assert!(stages(&mut plan, Direction::Request).is_empty() && plan.taken[0].end().is_none());
         change(r#"{"to":{"port":80},"effect":{"type":"slow_close","delay":"1s"}}"#);
-        assert!(matches!(stages(&mut plan, Direction::Request)[..], [Stage::SlowClose(_)]));
+        assert!(matches!(
+            stages(&mut plan, Direction::Request)[..],
+            [Stage::SlowClose(_)]
+        ));
         book.clear();
         assert!(stages(&mut plan, Direction::Request).is_empty());
     }
@@ -233,7 +247,9 @@ mod tests {
             let fault =
                 format!(r#"{{"everything":true,"effect":{{"type":"refuse"}},"percent":30,"seed":{seed}}}"#);
             let book = book(&[&fault]);
-            let chosen = (0..10_000).map(|_| plan(&book).resets_at_once).collect::<Vec<_>>();
+            let chosen = (0..10_000)
+                .map(|_| plan(&book).resets_at_once)
+                .collect::<Vec<_>>();
             let hits = chosen.iter().filter(|hit| **hit).count() as u64;
             let counts = book.list()[0].counts.clone();
             // 3,000 ± 4 standard deviations of the binomial distribution.

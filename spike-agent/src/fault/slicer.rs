@@ -107,9 +107,7 @@ mod tests {
             in_tx.send(chunk).await.unwrap();
         }
         in_tx.send(Chunk::now(10_000, Content::End)).await.unwrap();
-        let next = slicer
-            .run(&mut in_rx, &out_tx, &CancellationToken::new())
-            .await;
+        let next = slicer.run(&mut in_rx, &out_tx, &CancellationToken::new()).await;
         assert_eq!(next, Next::Over);
         drop(out_tx);
         let (mut sizes, mut position) = (Vec::new(), 0);
@@ -126,7 +124,10 @@ mod tests {
     async fn pieces_have_the_sizes_that_were_asked_for() {
         let sizes = pieces(1).await;
         let (last, others) = sizes.split_last().unwrap();
-        assert!(*last <= 70 && others.iter().all(|size| (30..=70).contains(size)), "{sizes:?}");
+        assert!(
+            *last <= 70 && others.iter().all(|size| (30..=70).contains(size)),
+            "{sizes:?}"
+        );
         assert!((160..250).contains(&sizes.len()), "{}", sizes.len());
         assert!(others.iter().any(|size| *size < 40) && others.iter().any(|size| *size > 60));
     }

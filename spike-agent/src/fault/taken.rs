@@ -172,16 +172,16 @@ fn stage(effect: &Effect, way: Direction, seed: u64, cut_from: Option<Instant>) 
             distribution,
             seed,
         })),
-        Effect::Bandwidth { rate, direction } => {
-            direction.affects(way).then_some(Stage::Bandwidth(Bandwidth { rate }))
-        }
+        Effect::Bandwidth { rate, direction } => direction
+            .affects(way)
+            .then_some(Stage::Bandwidth(Bandwidth { rate })),
         Effect::Timeout { after, direction } => {
             let cut_at = cut_from.zip(after).map(|(from, after)| from + after);
             direction.affects(way).then_some(Stage::Stall(Stall { cut_at }))
         }
-        Effect::SlowClose { delay, direction } => {
-            direction.affects(way).then_some(Stage::SlowClose(SlowClose { delay }))
-        }
+        Effect::SlowClose { delay, direction } => direction
+            .affects(way)
+            .then_some(Stage::SlowClose(SlowClose { delay })),
         Effect::Slicer {
             size,
             variation,
@@ -193,12 +193,12 @@ fn stage(effect: &Effect, way: Direction, seed: u64, cut_from: Option<Instant>) 
             delay,
             seed,
         })),
-        Effect::LimitData { bytes, direction } => {
-            direction.affects(way).then_some(Stage::LimitData(LimitData { bytes }))
-        }
-        Effect::Corrupt { share, direction } => {
-            direction.affects(way).then_some(Stage::Corrupt(Corrupt { share, seed }))
-        }
+        Effect::LimitData { bytes, direction } => direction
+            .affects(way)
+            .then_some(Stage::LimitData(LimitData { bytes })),
+        Effect::Corrupt { share, direction } => direction
+            .affects(way)
+            .then_some(Stage::Corrupt(Corrupt { share, seed })),
         Effect::Reset { .. } | Effect::Refuse => None,
     }
 }

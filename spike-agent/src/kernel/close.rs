@@ -45,7 +45,11 @@ impl Kernel {
         let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
         let mut namespaces: HashMap<u64, Option<Namespace>> = HashMap::new();
         for process in fs::read_dir("/proc").context("read /proc")?.flatten() {
-            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            let Some(pid) = process
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok())
+            else {
                 continue;
             };
             let proc = process.path();

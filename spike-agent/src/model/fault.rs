@@ -34,7 +34,10 @@ pub const MAX_EFFECTS: usize = 16;
 
 /// A fault as written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "a fault: an object with `effect` or `effects`")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a fault: an object with `effect` or `effects`"
+)]
 #[schema(example = json!({
     "name": "slow", "from": {"process": "curl"}, "to": {"port": 8080},
     "effect": {"type": "latency", "delay": "200ms", "jitter": "50ms", "direction": "response"},
@@ -186,23 +189,33 @@ impl TryFrom<&RawFault> for Fault {
 fn steps(raw: &RawFault) -> Result<Vec<Step>, FieldError> {
     if let Some(effect) = &raw.effect {
         if !raw.effects.is_empty() {
-            return Err(FieldError::new("effects", "write `effect` or `effects`, not both"));
+            return Err(FieldError::new(
+                "effects",
+                "write `effect` or `effects`, not both",
+            ));
         }
         let effect = Effect::try_from(effect).map_err(|error| error.within("effect"))?;
         return Ok(vec![Step::from(effect)]);
     }
     if raw.effects.is_empty() {
-        return Err(FieldError::new("effect", "is missing: say what is done to the calls"));
+        return Err(FieldError::new(
+            "effect",
+            "is missing: say what is done to the calls",
+        ));
     }
     if raw.effects.len() > MAX_EFFECTS {
-        return Err(FieldError::new("effects", format_args!("has more than {MAX_EFFECTS}")));
+        return Err(FieldError::new(
+            "effects",
+            format_args!("has more than {MAX_EFFECTS}"),
+        ));
     }
     let steps = raw.effects.iter().enumerate().map(|(index, step)| {
         let within = |error: FieldError| error.within(&format!("effects[{index}]"));
         let step = Step::try_from(step).map_err(within)?;
         if raw.effects.len() > 1 && !step.effect.is_of_streams() {
             let kind = step.effect.kind();
-            let message = format_args!("`{kind}` cannot be one of several effects: arm it as a fault of its own");
+            let message =
+                format_args!("`{kind}` cannot be one of several effects: arm it as a fault of its own");
             return Err(within(FieldError::new("type", message)));
         }
         Ok(step)
@@ -346,12 +359,18 @@ mod tests {
             ),
             (r#""effect":{"type":"limit_data","bytes":"x"}"#, "effect.bytes"),
             (r#""effect":{"type":"corrupt","share":0}"#, "effect.share"),
-            (r#""effects":[{"type":"refuse"},{"type":"reset"}]"#, "effects[0].type"),
+            (
+                r#""effects":[{"type":"refuse"},{"type":"reset"}]"#,
+                "effects[0].type",
+            ),
             (
                 r#""effects":[{"type":"reset"},{"type":"reset","percent":0}]"#,
                 "effects[1].percent",
             ),
-            (r#""effect":{"type":"reset"},"effects":[{"type":"reset"}]"#, "effects"),
+            (
+                r#""effect":{"type":"reset"},"effects":[{"type":"reset"}]"#,
+                "effects",
+            ),
             (r#""effect":{"type":"reset"},"abort_when":{}"#, "abort_when"),
             (
                 r#""effect":{"type":"reset"},"abort_when":{"errors":101}"#,

@@ -209,7 +209,10 @@ impl FaultWords {
         let (effect, effects) = if common.then.is_empty() {
             (Some(effect), Vec::new())
         } else {
-            let first = RawStep { percent: None, effect };
+            let first = RawStep {
+                percent: None,
+                effect,
+            };
             let then = common.then.iter().map(|words| step(words));
             let steps = std::iter::once(Ok(first)).chain(then);
             (None, steps.collect::<Result<_, _>>()?)

@@ -86,6 +86,10 @@ fn tagged_culprit<T: DeserializeOwned>(body: &[u8], failure: &Failure) -> Option
     };
     let object = document.pointer(&pointer)?.as_object()?;
     let tag = object.get("type")?;
+    let unknown = tag.as_str().map(|tag| format!("unknown variant `{tag}`"));
+    if unknown.is_some_and(|unknown| failure.message.starts_with(&unknown)) {
+        return Some("type".to_owned());
+    }
     let fails_alike = |name: &str, value: &Value| {
         let mut alone = document.clone();
         *alone.pointer_mut(&pointer)? = json!({"type": tag, name: value});
@@ -144,7 +148,10 @@ mod tests {
                 r#"{"effects":[{"type":"reset"},{"type":"reset","aftr":"1s"}]}"#,
                 "effects[1].aftr",
             ),
-            (r#"{"effects":[{"type":"reset","percent":"5"}]}"#, "effects[0].percent"),
+            (
+                r#"{"effects":[{"type":"reset","percent":"5"}]}"#,
+                "effects[0].percent",
+            ),
             (r#"{"effects":[{"type":"rset"}]}"#, "effects[0].type"),
             ("[]", ""),
             ("null", ""),

@@ -86,7 +86,11 @@ fn one_way<'a>(
     buffers: &'a Buffers,
 ) -> BoxFuture<'a, Result<(), Broken>> {
     if lanes.is_empty() {
-        Box::pin(async { plain(from, to, buffers, future::pending(), &mut 0).await.map(drop) })
+        Box::pin(async {
+            plain(from, to, buffers, future::pending(), &mut 0)
+                .await
+                .map(drop)
+        })
     } else {
         Box::pin(changing(from, to, lanes, buffers))
     }

@@ -52,7 +52,11 @@ impl UpstreamSockets for HostSockets {
 
 /// A fault on everything with one effect, or a list of them.
 fn fault_of(effect: &str) -> Fault {
-    let key = if effect.starts_with('[') { "effects" } else { "effect" };
+    let key = if effect.starts_with('[') {
+        "effects"
+    } else {
+        "effect"
+    };
     let body = format!(r#"{{"everything":true,"seed":7,"{key}":{effect}}}"#);
     let raw = serde_json::from_str::<RawFault>(&body).unwrap();
     Fault::try_from(&raw).unwrap()

@@ -1,9 +1,6 @@
 //! The proxies: what each is asked to be, its listener, and the fault that it is.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
@@ -148,7 +145,8 @@ impl Proxies {
     ) -> Result<ProxyView, ApiError> {
         if let Some(entry) = by_name.get_mut(&wanted.name) {
             entry.look();
-            let is_same = is_same_address(&entry.listen, &wanted.listen).await && entry.upstream == wanted.upstream;
+            let is_same =
+                is_same_address(&entry.listen, &wanted.listen).await && entry.upstream == wanted.upstream;
             if is_same {
                 self.enable(entry, wanted.enabled.unwrap_or(true)).await?;
                 return Ok(entry.view(&wanted.name));
@@ -233,7 +231,9 @@ impl Proxies {
     pub(super) async fn toxic(&self, proxy: &str, toxic: &str) -> Result<Toxic, ApiError> {
         let toxics = self.toxics(proxy).await?;
         let mut toxics = toxics.into_iter();
-        toxics.find(|each| each.name == toxic).ok_or_else(ApiError::no_toxic)
+        toxics
+            .find(|each| each.name == toxic)
+            .ok_or_else(ApiError::no_toxic)
     }
 
     pub(super) async fn add_toxic(&self, proxy: &str, wanted: Wanted) -> Result<Toxic, ApiError> {
@@ -288,7 +288,8 @@ impl Proxies {
         }
         let armed = entry.armed_tx.borrow().clone();
         let armed = if armed.removed.is_cancelled() {
-            self.arm(name, &entry.listen, &entry.upstream, &entry.toxics).await?
+            self.arm(name, &entry.listen, &entry.upstream, &entry.toxics)
+                .await?
         } else {
             let fault = fault_of(&armed.fault.name, &entry.listen, &entry.upstream, &entry.toxics);
             let seed = armed.fault.seed;
@@ -336,7 +337,10 @@ impl Proxies {
         toxics: &[Toxic],
     ) -> Result<Arc<ArmedFault>, ApiError> {
         let name = self.free_name(name);
-        Ok(self.control.arm(fault_of(&name, listen, upstream, toxics)).await?)
+        Ok(self
+            .control
+            .arm(fault_of(&name, listen, upstream, toxics))
+            .await?)
     }
 
     /// A name that a fault can have, as near as can be to that of the proxy.

@@ -28,7 +28,10 @@ type Shared = State<Arc<Proxies>>;
 
 pub(super) fn router(proxies: Arc<Proxies>) -> Router {
     let proxy = get(show).post(change).patch(change).delete(delete);
-    let toxic = get(toxic).post(change_toxic).patch(change_toxic).delete(delete_toxic);
+    let toxic = get(toxic)
+        .post(change_toxic)
+        .patch(change_toxic)
+        .delete(delete_toxic);
     Router::new()
         .route("/version", get(version))
         .route("/reset", post(reset))
@@ -91,10 +94,7 @@ async fn list(State(proxies): Shared) -> Json<BTreeMap<String, ProxyView>> {
     Json(proxies.list().await)
 }
 
-async fn create(
-    State(proxies): Shared,
-    request: Request,
-) -> Result<(StatusCode, Json<ProxyView>), ApiError> {
+async fn create(State(proxies): Shared, request: Request) -> Result<(StatusCode, Json<ProxyView>), ApiError> {
     let view = proxies.create(body(request).await?).await?;
     Ok((StatusCode::CREATED, Json(view)))
 }

@@ -62,7 +62,11 @@ impl World {
 
     /// Status and body; text that is no JSON as a string.
     async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let request = Request::builder().method(method).uri(path);
         let request = request.body(Body::from(body)).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
@@ -100,13 +104,26 @@ async fn proxies_are_made_shown_changed_and_removed() {
     let world = World::new().await;
     assert_eq!(world.ask("GET", "/proxies", Value::Null).await, (200, json!({})));
     let address = world.proxy().await;
-    assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{address}");
-    let shown = json!({"name": "p", "listen": address, "upstream": world.upstream, "enabled": true, "toxics": []});
-    assert_eq!(world.ask("GET", "/proxies", Value::Null).await, (200, json!({"p": shown})));
-    assert_eq!(world.ask("GET", "/proxies/p", Value::Null).await, (200, shown.clone()));
+    assert!(
+        address.starts_with("127.0.0.1:") && !address.ends_with(":0"),
+        "{address}"
+    );
+    let shown =
+        json!({"name": "p", "listen": address, "upstream": world.upstream, "enabled": true, "toxics": []});
+    assert_eq!(
+        world.ask("GET", "/proxies", Value::Null).await,
+        (200, json!({"p": shown}))
+    );
+    assert_eq!(
+        world.ask("GET", "/proxies/p", Value::Null).await,
+        (200, shown.clone())
+    );
     let listed = serde_json::to_value(world.control.faults().faults).unwrap();
     assert_eq!(listed[0]["name"], "p");
-    assert_eq!(listed[0]["fault"]["relay"], json!({"listen": "localhost:0", "upstream": world.upstream}));
+    assert_eq!(
+        listed[0]["fault"]["relay"],
+        json!({"listen": "localhost:0", "upstream": world.upstream})
+    );
     let mut stream = TcpStream::connect(&address).await.unwrap();
     echo(&mut stream).await.unwrap();
 
@@ -116,7 +133,9 @@ async fn proxies_are_made_shown_changed_and_removed() {
     assert!(TcpStream::connect(&address).await.is_err());
     let (status, _) = world.ask("POST", "/proxies/p", shown.clone()).await;
     assert_eq!(status, 200);
-    echo(&mut TcpStream::connect(&address).await.unwrap()).await.unwrap();
+    echo(&mut TcpStream::connect(&address).await.unwrap())
+        .await
+        .unwrap();
 
     assert_eq!(world.ask("DELETE", "/proxies/p", Value::Null).await.0, 204);
     assert!(TcpStream::connect(&address).await.is_err());
@@ -134,12 +153,42 @@ async fn errors_are_those_of_toxiproxy() {
         ("POST", "/proxies/q", json!({}), 404, "proxy not found"),
         ("DELETE", "/proxies/q", Value::Null, 404, "proxy not found"),
         ("GET", "/proxies/p/toxics/q", Value::Null, 404, "toxic not found"),
-        ("DELETE", "/proxies/p/toxics/q", Value::Null, 404, "toxic not found"),
+        (
+            "DELETE",
+            "/proxies/p/toxics/q",
+            Value::Null,
+            404,
+            "toxic not found",
+        ),
         ("POST", "/proxies", json!({}), 400, "missing required field: name"),
-        ("POST", "/proxies", json!({"name": "q"}), 400, "missing required field: upstream"),
-        ("POST", "/proxies", json!({"name": "p", "upstream": "x:1"}), 409, "proxy already exists"),
-        ("POST", toxics, json!({"type": "latncy"}), 400, "invalid toxic type"),
-        ("POST", toxics, json!({"type": "latency"}), 409, "toxic already exists"),
+        (
+            "POST",
+            "/proxies",
+            json!({"name": "q"}),
+            400,
+            "missing required field: upstream",
+        ),
+        (
+            "POST",
+            "/proxies",
+            json!({"name": "p", "upstream": "x:1"}),
+            409,
+            "proxy already exists",
+        ),
+        (
+            "POST",
+            toxics,
+            json!({"type": "latncy"}),
+            400,
+            "invalid toxic type",
+        ),
+        (
+            "POST",
+            toxics,
+            json!({"type": "latency"}),
+            409,
+            "toxic already exists",
+        ),
         (
             "POST",
             toxics,
@@ -149,12 +198,23 @@ async fn errors_are_those_of_toxiproxy() {
         ),
     ] {
         let answer = world.ask(method, path, body).await;
-        assert_eq!(answer, (status, json!({"error": error, "status": status})), "{method} {path}");
+        assert_eq!(
+            answer,
+            (status, json!({"error": error, "status": status})),
+            "{method} {path}"
+        );
     }
     let (status, answer) = world.ask("POST", "/proxies", Value::String("x".to_owned())).await;
     assert_eq!(status, 400);
-    assert!(answer["error"].as_str().unwrap().starts_with("bad request body: "));
-    let request = Request::builder().uri("/proxies").header("user-agent", "Mozilla/5.0");
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("bad request body: ")
+    );
+    let request = Request::builder()
+        .uri("/proxies")
+        .header("user-agent", "Mozilla/5.0");
     let request = request.body(Body::empty()).unwrap();
     assert_eq!(world.router.clone().oneshot(request).await.unwrap().status(), 403);
 }
@@ -165,39 +225,68 @@ async fn toxics_work_on_open_connections_and_go_again() {
     let address = world.proxy().await;
     let mut stream = TcpStream::connect(&address).await.unwrap();
     assert!(echo(&mut stream).await.unwrap() < Duration::from_millis(150));
-    let toxic = world.toxic(json!({"type": "latency", "attributes": {"latency": 200}})).await;
+    let toxic = world
+        .toxic(json!({"type": "latency", "attributes": {"latency": 200}}))
+        .await;
     let shown = json!({"name": "latency_downstream", "type": "latency", "stream": "downstream", "toxicity": 1.0,
         "attributes": {"latency": 200, "jitter": 0}});
     assert_eq!(toxic, shown);
     assert!(echo(&mut stream).await.unwrap() >= Duration::from_millis(200));
     let path = "/proxies/p/toxics/latency_downstream";
-    let (status, changed) = world.ask("PATCH", path, json!({"attributes": {"jitter": 1}, "toxicity": 0.0})).await;
-    assert_eq!((status, &changed["attributes"]), (200, &json!({"latency": 200, "jitter": 1})));
+    let (status, changed) = world
+        .ask(
+            "PATCH",
+            path,
+            json!({"attributes": {"jitter": 1}, "toxicity": 0.0}),
+        )
+        .await;
+    assert_eq!(
+        (status, &changed["attributes"]),
+        (200, &json!({"latency": 200, "jitter": 1}))
+    );
     assert!(echo(&mut stream).await.unwrap() < Duration::from_millis(150));
     assert_eq!(world.ask("DELETE", path, Value::Null).await.0, 204);
-    assert_eq!(world.ask("GET", "/proxies/p/toxics", Value::Null).await, (200, json!([])));
+    assert_eq!(
+        world.ask("GET", "/proxies/p/toxics", Value::Null).await,
+        (200, json!([]))
+    );
     // Removing the fault takes the toxics and leaves the proxy.
-    world.toxic(json!({"type": "bandwidth", "attributes": {"rate": 0}})).await;
+    world
+        .toxic(json!({"type": "bandwidth", "attributes": {"rate": 0}}))
+        .await;
     world.control.panic().await.unwrap();
     assert!(echo(&mut stream).await.unwrap() < Duration::from_millis(150));
-    assert_eq!(world.ask("GET", "/proxies/p/toxics", Value::Null).await, (200, json!([])));
+    assert_eq!(
+        world.ask("GET", "/proxies/p/toxics", Value::Null).await,
+        (200, json!([]))
+    );
     world.toxic(json!({"type": "reset_peer"})).await;
-    assert!(echo(&mut TcpStream::connect(&address).await.unwrap()).await.is_err());
+    assert!(
+        echo(&mut TcpStream::connect(&address).await.unwrap())
+            .await
+            .is_err()
+    );
     assert_eq!(world.ask("POST", "/reset", Value::Null).await.0, 204);
-    echo(&mut TcpStream::connect(&address).await.unwrap()).await.unwrap();
+    echo(&mut TcpStream::connect(&address).await.unwrap())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_timeout_closes_and_does_not_reset() {
     let world = World::new().await;
     let address = world.proxy().await;
-    world.toxic(json!({"type": "timeout", "attributes": {"timeout": 100}})).await;
+    world
+        .toxic(json!({"type": "timeout", "attributes": {"timeout": 100}}))
+        .await;
     let mut stream = TcpStream::connect(&address).await.unwrap();
     stream.write_u8(7).await.unwrap();
     assert_eq!(stream.read(&mut [0; 9]).await.unwrap(), 0);
     // 0: until it is removed, then close.
     let path = "/proxies/p/toxics/timeout_downstream";
-    world.ask("POST", path, json!({"attributes": {"timeout": 0}})).await;
+    world
+        .ask("POST", path, json!({"attributes": {"timeout": 0}}))
+        .await;
     let mut stream = TcpStream::connect(&address).await.unwrap();
     stream.write_u8(7).await.unwrap();
     let silent = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
@@ -210,11 +299,16 @@ async fn a_timeout_closes_and_does_not_reset() {
 async fn populate_makes_what_is_not_there_already() {
     let world = World::new().await;
     let one = json!({"name": "p", "listen": "127.0.0.1:0", "upstream": world.upstream});
-    assert_eq!(world.ask("POST", "/populate", json!([])).await, (201, json!({"proxies": null})));
+    assert_eq!(
+        world.ask("POST", "/populate", json!([])).await,
+        (201, json!({"proxies": null}))
+    );
     let (status, made) = world.ask("POST", "/populate", json!([one])).await;
     assert_eq!(status, 201);
     let listen = &made["proxies"][0]["listen"];
-    world.toxic(json!({"type": "latency", "attributes": {"latency": 1}})).await;
+    world
+        .toxic(json!({"type": "latency", "attributes": {"latency": 1}}))
+        .await;
     let same = json!({"name": "p", "listen": listen, "upstream": world.upstream});
     let (_, again) = world.ask("POST", "/populate", json!([same])).await;
     assert_eq!(again["proxies"][0]["toxics"].as_array().map(Vec::len), Some(1));
@@ -223,7 +317,8 @@ async fn populate_makes_what_is_not_there_already() {
     assert_eq!(replaced["proxies"][0]["toxics"], json!([]));
     let bad = json!([{"name": "q", "upstream": "x:1", "listen": "127.0.0.1:0"}, {"name": "r"}]);
     let (status, answer) = world.ask("POST", "/populate", bad).await;
-    let error = json!({"proxies": null, "error": "missing required field: upstream at proxy 2", "status": 400});
+    let error =
+        json!({"proxies": null, "error": "missing required field: upstream at proxy 2", "status": 400});
     assert_eq!((status, answer), (400, error));
     assert_eq!(world.control.faults().faults.len(), 1);
 }

@@ -82,7 +82,10 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         } => format!("timeout{}{}", after(time), direction(*way)),
         RawEffect::Refuse {} => "refuse".to_owned(),
         RawEffect::Bandwidth { rate, direction: way } => format!("bandwidth {rate}{}", direction(*way)),
-        RawEffect::SlowClose { delay, direction: way } => format!("slow_close {delay}{}", direction(*way)),
+        RawEffect::SlowClose {
+            delay,
+            direction: way,
+        } => format!("slow_close {delay}{}", direction(*way)),
         RawEffect::Slicer {
             size,
             variation,
@@ -94,8 +97,14 @@ pub(super) fn effect(effect: &RawEffect) -> String {
             let [variation, delay] = [variation, delay].map(Option::unwrap_or_default);
             format!("slicer {size}{variation}{delay}{}", direction(*way))
         }
-        RawEffect::LimitData { bytes, direction: way } => format!("limit_data {bytes}{}", direction(*way)),
-        RawEffect::Corrupt { share, direction: way } => {
+        RawEffect::LimitData {
+            bytes,
+            direction: way,
+        } => format!("limit_data {bytes}{}", direction(*way)),
+        RawEffect::Corrupt {
+            share,
+            direction: way,
+        } => {
             format!("corrupt {share}% of bytes{}", direction(*way))
         }
     }

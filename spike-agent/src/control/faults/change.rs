@@ -25,7 +25,9 @@ impl Control {
             )));
         }
         if raw.name.as_deref().is_some_and(|other| other != name) {
-            return Err(FieldError::new("name", "cannot be changed: remove the fault and arm another").into());
+            return Err(
+                FieldError::new("name", "cannot be changed: remove the fault and arm another").into(),
+            );
         }
         let mut fault = Fault::try_from(raw)?;
         fault.seed = raw.seed.unwrap_or(armed.fault.seed);

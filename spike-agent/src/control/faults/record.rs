@@ -21,8 +21,7 @@ impl Control {
             return Ok(AuditList { entries: Vec::new() });
         };
         let entries = audit.last(count.min(MAX_SHOWN));
-        let entries =
-            entries.map_err(|error| ControlError::internal("read the audit log", &error.into()))?;
+        let entries = entries.map_err(|error| ControlError::internal("read the audit log", &error.into()))?;
         Ok(AuditList { entries })
     }
 

@@ -63,7 +63,10 @@ impl Control {
                 let tally = match self.planes.tally(edges) {
                     Ok(tally) => tally,
                     Err(error) => {
-                        tracing::warn!(fault = armed.fault.name, "look at the edges of a fault: {error:#}");
+                        tracing::warn!(
+                            fault = armed.fault.name,
+                            "look at the edges of a fault: {error:#}"
+                        );
                         continue;
                     }
                 };

@@ -48,10 +48,14 @@ pub(super) fn slicer(
     direction: Option<Direction>,
 ) -> Result<Effect, FieldError> {
     let size = bytes("size", size)?;
-    let size = u32::try_from(size).ok().filter(|size| (1..=MAX_SLICE).contains(size));
+    let size = u32::try_from(size)
+        .ok()
+        .filter(|size| (1..=MAX_SLICE).contains(size));
     let size = size.ok_or_else(|| FieldError::new("size", "must be from 1B to 1MiB"))?;
     let variation = variation.map_or(Ok(0), |variation| bytes("variation", variation))?;
-    let variation = u32::try_from(variation).ok().filter(|variation| *variation < size);
+    let variation = u32::try_from(variation)
+        .ok()
+        .filter(|variation| *variation < size);
     Ok(Effect::Slicer {
         size,
         variation: variation.ok_or_else(|| FieldError::new("variation", "must be below `size`"))?,

@@ -27,7 +27,7 @@ pub(super) fn read(words: &str) -> Result<RawAbortWhen, FieldError> {
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T, FieldError> {
-    value
-        .parse()
-        .map_err(|_| FieldError::new(key, format_args!("`{value}` is not a number in range")).within("abort_when"))
+    value.parse().map_err(|_| {
+        FieldError::new(key, format_args!("`{value}` is not a number in range")).within("abort_when")
+    })
 }

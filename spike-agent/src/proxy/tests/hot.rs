@@ -37,7 +37,13 @@ async fn no_byte_is_lost_or_moved_by_changes() {
         _ = exchange(&world, 8 << 20) => {}
         () = changing => {}
     }
-    assert!(world.book.list().iter().all(|armed| armed.counts.affected.load(Ordering::Relaxed) == 1));
+    assert!(
+        world
+            .book
+            .list()
+            .iter()
+            .all(|armed| armed.counts.affected.load(Ordering::Relaxed) == 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

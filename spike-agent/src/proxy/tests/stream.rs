@@ -10,7 +10,10 @@ async fn answer(world: &World, body: &[u8]) -> (Vec<u8>, Duration, Duration) {
     server.shutdown().await.unwrap();
     let mut got = vec![byte(&mut client).await.unwrap()];
     let first = start.elapsed();
-    timeout(PATIENCE, client.read_to_end(&mut got)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.read_to_end(&mut got))
+        .await
+        .unwrap()
+        .unwrap();
     (got, first, start.elapsed())
 }
 
@@ -36,7 +39,10 @@ async fn slicer_takes_a_pause_after_each_piece() {
     server.write_all(&body(30, 0)).await.unwrap();
     let mut buffer = [0; 100];
     for _ in 0..3 {
-        let length = timeout(PATIENCE, client.read(&mut buffer)).await.unwrap().unwrap();
+        let length = timeout(PATIENCE, client.read(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(length, 10);
     }
 }
@@ -53,7 +59,10 @@ async fn limit_data_closes_after_exactly_so_many_bytes() {
         sent.and(read.map(drop))
     });
     let mut got = Vec::new();
-    timeout(PATIENCE, client.read_to_end(&mut got)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.read_to_end(&mut got))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(got, body(1000, 0));
     drop(client);
     let _ended_either_way = timeout(PATIENCE, sending).await.unwrap().unwrap();
@@ -80,8 +89,15 @@ async fn corrupt_flips_the_same_bits_in_every_run() {
     assert!((1777..=2223).contains(&changed), "{changed}");
     // Sliced or not, the same bytes come out.
     let sliced = once(r#"[{"type":"slicer","size":"999B"},{"type":"corrupt","share":1}]"#).await;
-    let other_step = sliced.iter().zip(&got).filter(|(sliced, got)| sliced != got).count();
-    assert!(other_step > 2000, "an effect's place in the chain has chances of its own");
+    let other_step = sliced
+        .iter()
+        .zip(&got)
+        .filter(|(sliced, got)| sliced != got)
+        .count();
+    assert!(
+        other_step > 2000,
+        "an effect's place in the chain has chances of its own"
+    );
     assert_eq!(once(r#"{"type":"corrupt","share":1}"#).await, got);
     let request = once(r#"{"type":"corrupt","share":1,"direction":"request"}"#).await;
     assert_eq!(request, clean);
@@ -108,7 +124,10 @@ async fn rates_are_kept_within_two_percent() {
         let measured = got as f64 / seconds;
         let off = (measured / per_second as f64 - 1.0).abs();
         // The scheduler of a busy machine adds up to 50 ms once.
-        assert!(off < 0.02 + 0.05 / seconds, "{rate}: {measured} B/s, off by {off}");
+        assert!(
+            off < 0.02 + 0.05 / seconds,
+            "{rate}: {measured} B/s, off by {off}"
+        );
     }
 }
 
@@ -119,7 +138,10 @@ async fn answer_while_read(world: &World, bytes: usize) -> (usize, Duration, Dur
     let sending = tokio::spawn(send(server, body(bytes, 0)));
     let mut got = vec![byte(&mut client).await.unwrap()];
     let first = start.elapsed();
-    timeout(PATIENCE, client.read_to_end(&mut got)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.read_to_end(&mut got))
+        .await
+        .unwrap()
+        .unwrap();
     sending.await.unwrap();
     (got.len(), first, start.elapsed())
 }
