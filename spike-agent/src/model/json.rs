@@ -153,7 +153,6 @@ mod tests {
                 "effects[0].percent",
             ),
             (r#"{"effects":[{"type":"rset"}]}"#, "effects[0].type"),
-            ("[]", ""),
             ("null", ""),
         ] {
             assert_eq!(field_of(body), field, "{body}");

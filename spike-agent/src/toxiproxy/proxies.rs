@@ -180,6 +180,8 @@ impl Proxies {
             self.control.remove(id).await?;
             return Err(error);
         }
+        // Now that the port is known.
+        self.apply(&name, &mut entry, &[]).await?;
         let view = entry.view(&name);
         by_name.insert(name, entry);
         Ok(view)
@@ -196,12 +198,16 @@ impl Proxies {
             _ => None,
         };
         let upstream = Some(wanted.upstream).filter(|new| !new.is_empty() && *new != entry.upstream);
-        if listen.is_some() || upstream.is_some() {
-            entry.relay = None;
+        let is_moved = listen.is_some() || upstream.is_some();
+        if is_moved {
+            self.enable(entry, false).await?;
             entry.listen = listen.unwrap_or_else(|| entry.listen.clone());
             entry.upstream = upstream.unwrap_or_else(|| entry.upstream.clone());
         }
         self.enable(entry, is_enabled).await?;
+        if is_moved {
+            self.apply(name, entry, &[]).await?;
+        }
         Ok(entry.view(name))
     }
 
@@ -302,7 +308,9 @@ impl Proxies {
     /// Opens or closes the listener; with the latter its connections end.
     async fn enable(&self, entry: &mut Entry, is_wanted: bool) -> Result<(), ApiError> {
         if !is_wanted {
-            entry.relay = None;
+            if let Some(relay) = entry.relay.take() {
+                relay.end().await;
+            }
         } else if entry.relay.is_none() {
             let relay = Relay::start(
                 &entry.listen,
@@ -321,11 +329,11 @@ impl Proxies {
     }
 
     async fn end(&self, by_name: &mut BTreeMap<String, Entry>, name: &str) -> Result<(), ApiError> {
-        let Some(entry) = by_name.remove(name) else {
+        let Some(mut entry) = by_name.remove(name) else {
             return Ok(());
         };
+        self.enable(&mut entry, false).await?;
         let id = entry.armed_tx.borrow().id;
-        drop(entry);
         Ok(self.control.remove(id).await?)
     }
 

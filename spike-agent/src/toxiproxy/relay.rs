@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     sync::watch,
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ pub(super) struct Relay {
     /// Where it listens; port 0 has become a real one.
     pub(super) address: SocketAddr,
     stop: CancellationToken,
+    /// Has the listener.
+    serving: JoinHandle<()>,
     /// `proxies --CancellationToken--> connections`: cancelled to close those that are open; a new one for the next.
     close_tx: watch::Sender<CancellationToken>,
 }
@@ -35,7 +38,7 @@ impl Relay {
         let listener = bind(listen).await?;
         let address = listener.local_addr()?;
         let close_tx = watch::Sender::new(stop.child_token());
-        tokio::spawn(serve(
+        let serving = tokio::spawn(serve(
             listener,
             upstream,
             proxy,
@@ -46,8 +49,15 @@ impl Relay {
         Ok(Self {
             address,
             stop,
+            serving,
             close_tx,
         })
+    }
+
+    /// Ends it; the address is free when this returns. The connections end by themselves.
+    pub(super) async fn end(mut self) {
+        self.stop.cancel();
+        let _ = (&mut self.serving).await;
     }
 
     /// Closes the connections that are open; new ones are taken.

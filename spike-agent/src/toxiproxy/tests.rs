@@ -122,7 +122,7 @@ async fn proxies_are_made_shown_changed_and_removed() {
     assert_eq!(listed[0]["name"], "p");
     assert_eq!(
         listed[0]["fault"]["relay"],
-        json!({"listen": "localhost:0", "upstream": world.upstream})
+        json!({"listen": address, "upstream": world.upstream})
     );
     let mut stream = TcpStream::connect(&address).await.unwrap();
     echo(&mut stream).await.unwrap();
