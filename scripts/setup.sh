@@ -310,6 +310,48 @@ install_test_packages() {
         python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version"
 }
 
+# Clients of Toxiproxy's API, at the versions that the tests know, into target/toxiproxy-clients.
+install_toxiproxy_clients() {
+    local dir crate program missing=()
+    dir=$(cd "$(dirname "$0")/.." && pwd)/target/toxiproxy-clients
+    mkdir -p "$dir"
+    if [ ! -d "$dir/python/toxiproxy" ]; then
+        have python3 || missing+=(python3)
+        python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+        [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+        step "toxiproxy-python 0.1.1"
+        python3 -m pip install --quiet --target "$dir/python" toxiproxy-python==0.1.1
+    fi
+    if [ ! -d "$dir/node/node_modules/toxiproxy-node-client" ]; then
+        have npm || apt_install nodejs npm
+        step "toxiproxy-node-client 4.1.0"
+        npm install --silent --prefix "$dir/node" toxiproxy-node-client@4.1.0
+    fi
+    if [ ! -e "$dir/rust/toxiproxy_rust_tests" ]; then
+        have pkg-config && pkg-config --exists openssl || apt_install pkg-config libssl-dev
+        step "toxiproxy_rust 0.1.6 and its tests"
+        crate=$(mktemp -d)
+        # The crate as it was published has its tests with it; cargo finds out where it keeps it.
+        printf '[package]\nname = "fetch"\nversion = "0.1.0"\nedition = "2021"\n[lib]\npath = "lib.rs"\n[dependencies]\ntoxiproxy_rust = "=0.1.6"\n[workspace]\n' \
+            >"$crate/Cargo.toml"
+        touch "$crate/lib.rs"
+        program=$(cargo metadata --manifest-path "$crate/Cargo.toml" --format-version 1 |
+            tr ',' '\n' | sed -n 's/.*"manifest_path":"\(.*toxiproxy_rust-0.1.6\)\/Cargo.toml".*/\1/p' | head -n 1)
+        [ -n "$program" ] || fail "cargo does not say where it keeps toxiproxy_rust"
+        mkdir -p "$dir/rust"
+        cp -r "$program" "$crate/toxiproxy_rust"
+        grep -q '^\[workspace\]' "$crate/toxiproxy_rust/Cargo.toml" ||
+            printf '\n[workspace]\n' >>"$crate/toxiproxy_rust/Cargo.toml"
+        # Its own lints are not ours.
+        (cd "$crate/toxiproxy_rust" && RUSTFLAGS=--cap-lints=warn cargo test --quiet --no-run --test toxiproxy_rust \
+            --target-dir "$crate/target")
+        program=$(find "$crate/target/debug/deps" -maxdepth 1 -name 'toxiproxy_rust-*' -type f -perm -100 | head -n 1)
+        cp "$program" "$dir/rust/toxiproxy_rust_tests"
+        rm -rf "$crate"
+    fi
+    step "Toxiproxy's clients: $dir"
+}
+
 # --- what boots other kernels ---------------------------------------------------------------------------------------
 
 install_vm_tools() {
@@ -351,6 +393,7 @@ if [ $want_test = yes ]; then
     install_test_programs
     install_test_packages
     install_mermaid
+    install_toxiproxy_clients
 fi
 if [ $want_lint = yes ]; then install_lint_tools; fi
 if [ $want_vm = yes ]; then install_vm_tools; fi

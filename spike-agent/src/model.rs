@@ -18,13 +18,14 @@ pub mod selector;
 pub mod service;
 pub mod service_rule;
 pub mod thresholds;
+pub mod tally;
 pub mod units;
 pub mod view;
 
 pub use capture::{CaptureSpec, RawCapture};
-pub use effect::{Direction, Effect, RawEffect};
+pub use effect::{Direction, Distribution, Effect, RawEffect, RawStep, Step};
 pub use exec::RawExec;
-pub use fault::{Fault, RawFault};
+pub use fault::{AbortWhen, Existing, Fault, RawFault, Relay};
 pub use field_error::FieldError;
 pub use find::Find;
 pub use moment::Window;
@@ -33,5 +34,6 @@ pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selec
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
 pub use thresholds::Thresholds;
+pub use tally::Tally;
 pub use units::Rate;
 pub use view::{CALL_FIELDS, LINK_FIELDS};

@@ -17,6 +17,8 @@ mod observe;
 mod packets;
 mod safety;
 mod topology;
+mod streams;
+mod toxiproxy;
 mod transparent;
 
 use std::process::ExitCode;
@@ -34,12 +36,14 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 15] = [
+    let groups: &[(&str, &[Test])] = &[
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
         ("map", map::TESTS),
         ("effects", effects::TESTS),
+        ("streams", streams::TESTS),
+        ("toxiproxy", toxiproxy::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
         ("safety", safety::TESTS),
         ("topology", topology::TESTS),
     ];
-    let trials = groups.into_iter().flat_map(|(group, tests)| {
+    let trials = groups.iter().flat_map(|&(group, tests)| {
         tests
             .iter()
             .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))

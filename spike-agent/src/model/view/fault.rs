@@ -31,6 +31,9 @@ pub struct FaultView {
     pub escaped: u64,
     /// Connections that its effect is applied to now.
     pub active: u32,
+    /// Connections that were open before and were closed for it (`existing: reset`).
+    #[serde(default)]
+    pub closed: u64,
     /// What the numbers mean, when it is not obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
