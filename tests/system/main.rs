@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 12] = [
+    let groups: [(&str, &[Test]); 13] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("packets", packets::TESTS),
+        ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),

@@ -22,7 +22,13 @@ impl ArmedFault {
             affected: self.affected.load(Ordering::Relaxed) + kernel_affected,
             escaped: self.escaped.load(Ordering::Relaxed) + kernel_matched.saturating_sub(kernel_affected),
             active: self.active(),
-            note: (matched == 0).then(|| "no matching call seen".to_owned()),
+            note: (matched == 0).then(|| {
+                let what = match self.fault.effect.packet() {
+                    Some(_) => "packet",
+                    None => "call",
+                };
+                format!("no matching {what} seen")
+            }),
         }
     }
 }
