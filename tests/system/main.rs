@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("packets", packets::TESTS),
+        ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),
