@@ -4,6 +4,7 @@ mod adopt;
 mod attach;
 mod close;
 mod features;
+mod joins;
 mod netns;
 mod rules;
 mod samples;

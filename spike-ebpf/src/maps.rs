@@ -9,7 +9,7 @@ use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
 use spike_common::packet::{MAX_BYTES, PacketHeader};
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
-use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
+use spike_common::socket::{Binder, Flow, FlowKey, Handshake, HandshakeKey, ServiceKey, Socket};
 use spike_common::task::Task;
 
 /// agent --settings--> every hook.
@@ -59,6 +59,11 @@ pub(crate) static TAP_LINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024,
 /// connections still find their owner.
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+/// sock_ops of a caller --its edge--> sock_ops of its callee: where addresses are translated in between, nothing else of
+/// the connection is the same at both ends. Used up within a round trip.
+#[map]
+pub(crate) static HANDSHAKES: LruHashMap<HandshakeKey, Handshake> = LruHashMap::with_max_entries(16_384, 0);
 
 /// sock_ops --redirected flows not yet accepted--> agent.
 #[map]

@@ -23,7 +23,11 @@ pub fn main() -> Option<ExitCode> {
         ["listen-first", address] => client::listen_first(address),
         ["half-close", address] => client::half_close(address),
         ["nonblocking", address] => client::nonblocking(address),
+        ["browse", address, calls, connections] => {
+            client::browse(address, number(calls), number(connections))
+        }
         ["bounce", address, bytes] => client::bounce(address, number(bytes)),
+        ["churn", address, count, port] => client::churn(address, number(count), port_number(port)),
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),
@@ -43,6 +47,10 @@ pub fn main() -> Option<ExitCode> {
 
 fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+fn port_number(text: &str) -> u16 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no port"))
 }
 
 /// The kernel's name of an error, as far as these helpers meet it.

@@ -8,11 +8,15 @@ mod capture;
 mod chance;
 mod effects;
 mod exec;
+mod export;
+mod identity;
 mod latency;
+mod map;
 mod namespaces;
 mod observe;
 mod safety;
 mod streams;
+mod topology;
 mod toxiproxy;
 mod transparent;
 
@@ -31,10 +35,11 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 13] = [
+    let groups: [(&str, &[Test]); 17] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
+        ("map", map::TESTS),
         ("effects", effects::TESTS),
         ("streams", streams::TESTS),
         ("toxiproxy", toxiproxy::TESTS),
@@ -43,8 +48,11 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("exec", exec::TESTS),
+        ("export", export::TESTS),
+        ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("topology", topology::TESTS),
     ];
     let trials = groups.into_iter().flat_map(|(group, tests)| {
         tests

@@ -2,6 +2,7 @@
 
 mod client;
 mod faults;
+mod map;
 mod observe;
 
 use anyhow::Result;
@@ -19,6 +20,7 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Faults(faults::Options),
+    Map(map::Options),
     Observe(observe::Options),
     #[command(hide = true)]
     Client(client::Options),
@@ -27,6 +29,7 @@ enum Bench {
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Faults(options) => faults::run(options),
+        Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
         Bench::Client(options) => client::run(options),
     }

@@ -1,6 +1,6 @@
 //! The running planes as the operator's verbs reach them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use spike_common::task::Task;
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
+use super::map::MapKeeper;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -25,10 +26,11 @@ use crate::fault::book::{ArmedFault, Book};
 use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, Selector, Tally};
+use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
+use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::topology::{Facts, Observed, RecentCall, Step};
 
 /// Everything that runs.
 pub(super) struct LivePlanes {
@@ -37,6 +39,7 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) calls: Arc<Calls>,
+    pub(super) map: Arc<MapKeeper>,
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
@@ -76,12 +79,30 @@ impl Planes for LivePlanes {
 
     fn service_map(&self) -> Result<MapView> {
         let mut map = self.calls.service_map()?;
-        map.losses = losses(
-            &self.kernel,
-            &[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull],
-        );
-        map.losses.retain(|loss| loss.count > 0);
+        map.losses = self.map_losses();
         Ok(map)
+    }
+
+    fn observed(&self, window: Window, steps: bool) -> Result<Observed> {
+        let mut observed = self.map.observed(window, steps)?;
+        observed.losses = self.map_losses();
+        Ok(observed)
+    }
+
+    fn edge_steps(&self, id: u64, window: Window) -> Result<Vec<Step>> {
+        self.map.edge_steps(id, window)
+    }
+
+    fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        self.map.recent(window)
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        self.map.thresholds()
+    }
+
+    fn host(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 
     fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
@@ -240,6 +261,14 @@ impl LivePlanes {
         for task in ends.chain(listeners.iter().map(|(_, task)| task)) {
             self.services.of(task);
         }
+    }
+
+    /// What is not on the map; only what was seen to be lost.
+    fn map_losses(&self) -> Vec<CounterView> {
+        let counters = [Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull];
+        let mut losses = losses(&self.kernel, &counters);
+        losses.retain(|loss| loss.count > 0);
+        losses
     }
 
     /// Whether the kernel answers this fault's calls itself.

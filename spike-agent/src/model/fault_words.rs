@@ -1,10 +1,12 @@
 //! A fault in words: the arguments of `spike fault add` and the string of `spike exec --fault`.
 
 mod abort;
+mod edge;
 mod end;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use edge::{edge_words, to_words};
 pub use end::EndWords;
 
 use super::{Direction, Distribution, Existing, FieldError, RawEffect, RawFault, RawStep};
