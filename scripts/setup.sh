@@ -253,7 +253,7 @@ install_test_programs() {
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
         capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
-        h2load:nghttp2-client dnsmasq:dnsmasq-base prometheus:prometheus nft:nftables podman:podman \
+        h2load:nghttp2-client dnsmasq:dnsmasq-base psql:postgresql prometheus:prometheus nft:nftables podman:podman \
         python3:python3 node:nodejs perl:perl setpriv:util-linux \
         dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux \
         tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
@@ -281,33 +281,6 @@ install_test_programs() {
             "${sudo[@]}" debconf-set-selections
     fi
     apt_install "${wanted[@]}"
-}
-
-# Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
-install_mermaid() {
-    local dir
-    dir=$(cd "$(dirname "$0")/.." && pwd)/target/mermaid
-    [ ! -d "$dir/node_modules/mermaid" ] || return 0
-    have npm || { step "no npm: Mermaid's parser is done without"; return 0; }
-    step "npm install mermaid, jsdom in target/mermaid"
-    mkdir -p "$dir"
-    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
-        "mermaid@$mermaid_version" "jsdom@$jsdom_version" ||
-        { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
-}
-
-# Packages that the tests' own programs import, in the build's directory: the machine's Python stays as it is.
-install_test_packages() {
-    local tools
-    tools=$(cd "$(dirname "$0")/.." && pwd)/target/test-tools/python
-    if PYTHONPATH=$tools python3 -c 'import opentelemetry.proto.collector.trace.v1.trace_service_pb2' 2>/dev/null; then
-        step "packages of the tests: all there"
-        return 0
-    fi
-    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-    step "pip install opentelemetry-proto $opentelemetry_proto_version into $tools"
-    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 300 \
-        python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version"
 }
 
 # Clients of Toxiproxy's API, at the versions that the tests know, into target/toxiproxy-clients.
@@ -352,6 +325,33 @@ install_toxiproxy_clients() {
     step "Toxiproxy's clients: $dir"
 }
 
+# Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
+install_mermaid() {
+    local dir
+    dir=$(cd "$(dirname "$0")/.." && pwd)/target/mermaid
+    [ ! -d "$dir/node_modules/mermaid" ] || return 0
+    have npm || { step "no npm: Mermaid's parser is done without"; return 0; }
+    step "npm install mermaid, jsdom in target/mermaid"
+    mkdir -p "$dir"
+    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
+        "mermaid@$mermaid_version" "jsdom@$jsdom_version" ||
+        { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
+}
+
+# Packages that the tests' own programs import, in the build's directory: the machine's Python stays as it is.
+install_test_packages() {
+    local tools
+    tools=$(cd "$(dirname "$0")/.." && pwd)/target/test-tools/python
+    if PYTHONPATH=$tools python3 -c 'import opentelemetry.proto.collector.trace.v1.trace_service_pb2' 2>/dev/null; then
+        step "packages of the tests: all there"
+        return 0
+    fi
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    step "pip install opentelemetry-proto $opentelemetry_proto_version into $tools"
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 300 \
+        python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version"
+}
+
 # --- what boots other kernels ---------------------------------------------------------------------------------------
 
 install_vm_tools() {
@@ -391,9 +391,9 @@ step "compiler of the kernel programs: $("$kernel_rustc" --version) in $("$kerne
 install_bpf_linker
 if [ $want_test = yes ]; then
     install_test_programs
+    install_toxiproxy_clients
     install_test_packages
     install_mermaid
-    install_toxiproxy_clients
 fi
 if [ $want_lint = yes ]; then install_lint_tools; fi
 if [ $want_vm = yes ]; then install_vm_tools; fi

@@ -17,8 +17,8 @@ pub mod rule;
 pub mod selector;
 pub mod service;
 pub mod service_rule;
-pub mod thresholds;
 pub mod tally;
+pub mod thresholds;
 pub mod units;
 pub mod view;
 
@@ -33,7 +33,7 @@ pub use packet_effect::PacketEffect;
 pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selector};
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
-pub use thresholds::Thresholds;
 pub use tally::Tally;
+pub use thresholds::Thresholds;
 pub use units::Rate;
 pub use view::{CALL_FIELDS, LINK_FIELDS};

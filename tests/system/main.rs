@@ -16,8 +16,8 @@ mod namespaces;
 mod observe;
 mod packets;
 mod safety;
-mod topology;
 mod streams;
+mod topology;
 mod toxiproxy;
 mod transparent;
 

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
-mod map;
 mod client;
 mod faults;
+mod map;
 mod observe;
 
 use anyhow::Result;
@@ -19,8 +19,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
-    Map(map::Options),
     Faults(faults::Options),
+    Map(map::Options),
     Observe(observe::Options),
     #[command(hide = true)]
     Client(client::Options),
@@ -28,8 +28,8 @@ enum Bench {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
-        Bench::Map(options) => map::run(options),
         Bench::Faults(options) => faults::run(options),
+        Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
         Bench::Client(options) => client::run(options),
     }
