@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
 mod map;
+mod client;
+mod faults;
 mod observe;
 
 use anyhow::Result;
@@ -18,12 +20,17 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Map(map::Options),
+    Faults(faults::Options),
     Observe(observe::Options),
+    #[command(hide = true)]
+    Client(client::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Map(options) => map::run(options),
+        Bench::Faults(options) => faults::run(options),
         Bench::Observe(options) => observe::run(options),
+        Bench::Client(options) => client::run(options),
     }
 }

@@ -14,7 +14,8 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 10] = [
+const SMALL_PROGRAMS: [&str; 12] = [
+    "cat",
     "getent",
     "mount",
     "redis-benchmark",
@@ -23,6 +24,7 @@ const SMALL_PROGRAMS: [&str; 10] = [
     "sh",
     "sleep",
     "tc",
+    "timeout",
     "true",
     "unshare",
 ];
