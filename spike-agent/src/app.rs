@@ -5,6 +5,7 @@ mod captures;
 mod export;
 mod glue;
 mod map;
+mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ use captures::Captures;
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
+use packets::Packets;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -150,6 +152,12 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let map = Arc::new(MapKeeper::new(&config, Arc::clone(&kernel), Arc::clone(&calls)));
     let map_stop = CancellationToken::new();
     let keeping = tokio::spawn(Arc::clone(&map).run(map_stop.clone()));
+    let packets = Packets::new(
+        Arc::clone(&kernel),
+        Arc::clone(&journal),
+        Arc::clone(&cgroups),
+        capabilities,
+    );
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
@@ -165,6 +173,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        packets,
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });

@@ -3,9 +3,12 @@
 mod adopt;
 mod attach;
 mod close;
+mod clsact;
 mod features;
 mod joins;
 mod netns;
+pub mod packet_faults;
+mod route;
 mod rules;
 mod samples;
 mod sock_diag;
@@ -30,6 +33,7 @@ pub use features::Features;
 pub use rules::Refusal;
 pub use samples::Samples;
 
+use packet_faults::PacketTable;
 use rules::RuleTable;
 
 /// The kernel programs, built by the build script.
@@ -47,6 +51,7 @@ pub struct Kernel {
     taps: Mutex<RuleTable>,
     faults: Mutex<HashMap<MapData, u32, KernelFault>>,
     tap_links: Mutex<HashMap<MapData, u32, u32>>,
+    packets_table: Mutex<PacketTable>,
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
     wants: Mutex<HashMap<MapData, u64, u32>>,
@@ -97,6 +102,7 @@ impl Kernel {
             )),
             faults: Mutex::new(take.map("FAULTS", HashMap::try_from)?),
             tap_links: Mutex::new(take.map("TAP_LINKS", HashMap::try_from)?),
+            packets_table: Mutex::new(PacketTable::take(&mut take)?),
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
             wants: Mutex::new(take.map("WANTS", HashMap::try_from)?),
@@ -166,6 +172,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
     let (set_retval, netns_cookie) = (u8::from(features.set_retval), u8::from(features.netns_cookie));
     let offsets = features.executable.unwrap_or_default();
     let socket_error = features.socket_error.unwrap_or_default();
+    let packet_netns = features.packet_netns.unwrap_or_default();
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::default())
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -176,6 +183,9 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_FILE_DENTRY", &offsets.file_dentry, true)
         .override_global("OFFSET_DENTRY_NAME", &offsets.dentry_name, true)
         .override_global("OFFSET_SK_ERR", &socket_error, true)
+        .override_global("OFFSET_SKB_DEV", &packet_netns.skb_dev, true)
+        .override_global("OFFSET_DEV_NET", &packet_netns.dev_net, true)
+        .override_global("OFFSET_NET_INUM", &packet_netns.net_inum, true)
         .map_max_entries("SCRATCH", u32::try_from(cpus)?)
         .load(OBJECT)
         .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")

@@ -8,9 +8,14 @@ use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
 use spike_common::packet::{MAX_BYTES, PacketHeader};
+use spike_common::packet_fault::{
+    LinkKey, PacketCgroup, PacketCounts, PacketFault, PacketFlow, PacketFlowKey, PacketLink, PacketState,
+};
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
 use spike_common::socket::{Binder, Flow, FlowKey, Handshake, HandshakeKey, ServiceKey, Socket};
 use spike_common::task::Task;
+
+use crate::hooks::FaultScratch;
 
 /// agent --settings--> every hook.
 #[map]
@@ -54,6 +59,40 @@ pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> =
 /// agent --length of the link header by interface index--> tap.
 #[map]
 pub(crate) static TAP_LINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// agent --interfaces that have packet faults--> packet_faults.
+#[map]
+pub(crate) static PACKET_LINKS: HashMap<LinkKey, PacketLink> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// agent --packet faults--> packet_faults.
+#[map]
+pub(crate) static PACKET_FAULTS: HashMap<u32, PacketFault> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// agent --cgroups that packet faults chose--> packet_faults. The value says nothing.
+#[map]
+pub(crate) static PACKET_CGROUPS: HashMap<PacketCgroup, u32> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// packet_faults --matched, affected--> agent.
+#[map]
+pub(crate) static PACKET_COUNTS: PerCpuHashMap<u32, PacketCounts> =
+    PerCpuHashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// What all flows of a packet fault share.
+#[map]
+pub(crate) static PACKET_STATES: HashMap<u32, PacketState> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// What packet faults know of flows. The oldest go when it is full, and start anew if they come back.
+#[map]
+pub(crate) static PACKET_FLOWS: LruHashMap<PacketFlowKey, PacketFlow> =
+    LruHashMap::with_max_entries(16_384, 0);
+
+/// Where a packet fault keeps the packet that it looks at.
+#[map]
+pub(crate) static PACKET_SCRATCH: PerCpuArray<FaultScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// connect, sock_ops --owner and aim of each flow--> agent, tap. The oldest go when it is full: late packets of closed
 /// connections still find their owner.

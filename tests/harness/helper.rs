@@ -3,6 +3,7 @@
 //! Each prints what it saw on standard output, one line a thing; errors have the kernel's names.
 
 mod client;
+mod datagrams;
 mod server;
 
 use std::{io, process::ExitCode};
@@ -31,6 +32,11 @@ pub fn main() -> Option<ExitCode> {
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),
+        ["send-datagrams", from, to, count, bytes, pause_us] => {
+            datagrams::send(from, to, number(count), number(bytes), number(pause_us))
+        }
+        ["sink-datagrams", address] => datagrams::sink(address),
+        ["compute-checksums", interface] => datagrams::compute_checksums(interface),
         _ => {
             eprintln!("no such helper: {words:?}");
             return Some(ExitCode::from(2));

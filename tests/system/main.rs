@@ -14,6 +14,7 @@ mod latency;
 mod map;
 mod namespaces;
 mod observe;
+mod packets;
 mod safety;
 mod streams;
 mod topology;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("packets", packets::TESTS),
         ("exec", exec::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),

@@ -19,6 +19,7 @@ use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
 use super::map::MapKeeper;
+use super::packets::Packets;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -27,7 +28,7 @@ use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
+use crate::model::{CaptureSpec, Fault, FieldError, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::topology::{Facts, Observed, RecentCall, Step};
@@ -48,6 +49,7 @@ pub(super) struct LivePlanes {
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
     pub(super) settling: tokio::sync::Mutex<()>,
@@ -120,12 +122,12 @@ impl Planes for LivePlanes {
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         async move {
             let _alone = self.settling.lock().await;
-            let faults = self.book.list();
+            let all = self.book.list();
+            self.packets.follow(&all)?;
             // A dry run gets in nobody's way; a relay's connections come by themselves.
-            let faults: Vec<_> = faults
-                .iter()
-                .filter(|armed| !armed.fault.dry_run && armed.fault.relay.is_none())
-                .collect();
+            let is_by_rules =
+                |fault: &Fault| !fault.dry_run && fault.relay.is_none() && fault.packet().is_none();
+            let faults: Vec<_> = all.iter().filter(|armed| is_by_rules(&armed.fault)).collect();
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
@@ -146,7 +148,7 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in &faults {
+            for armed in faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
@@ -168,7 +170,8 @@ impl Planes for LivePlanes {
     }
 
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)> {
-        self.kernel.refusal_counts(kernel_id(fault_id))
+        let packets = self.packets.counts(fault_id);
+        packets.or_else(|| self.kernel.refusal_counts(kernel_id(fault_id)))
     }
 
     fn can_close(&self) -> Result<()> {
@@ -290,6 +293,6 @@ impl LivePlanes {
 }
 
 /// A fault's number in the kernel's maps, where 0 means none. Numbers start at 1 and would take 2^32 faults to repeat.
-fn kernel_id(id: u64) -> u32 {
+pub(super) fn kernel_id(id: u64) -> u32 {
     (id & u64::from(u32::MAX)).max(1) as u32
 }

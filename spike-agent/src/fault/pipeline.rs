@@ -34,6 +34,7 @@ impl Plan {
             if armed.removed.is_cancelled()
                 || armed.fault.dry_run
                 || armed.fault.relay.is_some()
+                || armed.fault.packet().is_some()
                 || armed.decided_in_kernel.load(Ordering::Relaxed)
                 || !armed.fault.selector.matches(caller, destination)
             {

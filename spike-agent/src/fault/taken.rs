@@ -199,6 +199,6 @@ fn stage(effect: &Effect, way: Direction, seed: u64, cut_from: Option<Instant>) 
         Effect::Corrupt { share, direction } => direction
             .affects(way)
             .then_some(Stage::Corrupt(Corrupt { share, seed })),
-        Effect::Reset { .. } | Effect::Refuse => None,
+        Effect::Reset { .. } | Effect::Refuse | Effect::Packet(_) => None,
     }
 }

@@ -11,7 +11,11 @@ use utoipa::ToSchema;
 pub use step::{RawStep, Step, share};
 
 use super::{
-    FieldError, Rate,
+    FieldError, PacketEffect, Rate,
+    packet_effect::{
+        RawDuplicate, RawLoss, RawPacketCorrupt, RawPacketDelay, RawPacketJitter, RawPacketRate,
+        RawPartition, RawReorder,
+    },
     units::{format_duration, parse_duration},
 };
 
@@ -157,6 +161,22 @@ pub enum RawEffect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         direction: Option<Direction>,
     },
+    /// Packets are lost.
+    Loss(RawLoss),
+    /// Packets come twice.
+    Duplicate(RawDuplicate),
+    /// Packets are damaged.
+    PacketCorrupt(RawPacketCorrupt),
+    /// No packet passes.
+    Partition(RawPartition),
+    /// Packets leave later; needs the fq qdisc.
+    Delay(RawPacketDelay),
+    /// Packets leave up to some time later; needs the fq qdisc.
+    Jitter(RawPacketJitter),
+    /// Some packets are overtaken by those after them; needs the fq qdisc.
+    Reorder(RawReorder),
+    /// Packets leave no faster than a rate; needs the fq qdisc.
+    Rate(RawPacketRate),
 }
 
 /// What is done to the chosen calls, checked.
@@ -226,6 +246,8 @@ pub enum Effect {
         /// Which bytes.
         direction: Direction,
     },
+    /// Something is done to packets on an interface.
+    Packet(PacketEffect),
 }
 
 impl Effect {
@@ -241,6 +263,15 @@ impl Effect {
             Self::Slicer { .. } => "slicer",
             Self::LimitData { .. } => "limit_data",
             Self::Corrupt { .. } => "corrupt",
+            Self::Packet(effect) => effect.kind(),
+        }
+    }
+
+    /// What is done to packets, if it is that: then neither the connect hook nor the proxy has a part in it.
+    pub fn packet(&self) -> Option<&PacketEffect> {
+        match self {
+            Self::Packet(effect) => Some(effect),
+            _ => None,
         }
     }
 
@@ -303,6 +334,14 @@ impl TryFrom<&RawEffect> for Effect {
                 share: share("share", *percent)?,
                 direction: direction.unwrap_or(Direction::Response),
             }),
+            RawEffect::Loss(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Duplicate(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::PacketCorrupt(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Partition(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Delay(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Jitter(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Reorder(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Rate(raw) => Ok(Self::Packet(raw.try_into()?)),
         }
     }
 }
@@ -356,6 +395,7 @@ impl From<&Effect> for RawEffect {
                 share: *share,
                 direction: Some(*direction),
             },
+            Effect::Packet(effect) => Self::from(effect),
         }
     }
 }

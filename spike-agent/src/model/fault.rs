@@ -17,7 +17,7 @@ pub use existing::Existing;
 pub use relay::Relay;
 
 use super::{
-    Effect, FieldError, RawEffect, RawEnd, RawStep, Selector, Step,
+    Effect, FieldError, PacketEffect, RawEffect, RawEnd, RawStep, Selector, Step,
     effect::{share, time},
     selector::WhenEmpty,
     units::format_duration,
@@ -124,6 +124,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// What it does to packets, if it is that: such an effect stands alone.
+    pub fn packet(&self) -> Option<&PacketEffect> {
+        self.effects.first().and_then(|step| step.effect.packet())
+    }
+
     /// What it is called by: the name of its first effect.
     pub fn kind(&self) -> &'static str {
         self.effects.first().map_or("relay", |step| step.effect.kind())
@@ -159,6 +164,17 @@ impl TryFrom<&RawFault> for Fault {
                 "is made through Toxiproxy's API alone: see `spike agent --toxiproxy`",
             ));
         }
+        let effects = steps(raw)?;
+        let is_of_packets = effects.iter().any(|step| step.effect.packet().is_some());
+        if raw.max_active.is_some() && is_of_packets {
+            let message = "counts connections, which a packet fault does not; leave it out";
+            return Err(FieldError::new("max_active", message));
+        }
+        if is_of_packets && (raw.dry_run || raw.existing == Existing::Reset) {
+            let field = if raw.dry_run { "dry_run" } else { "existing" };
+            let message = "is about connections, which a packet fault does not choose; leave it out";
+            return Err(FieldError::new(field, message));
+        }
         Ok(Self {
             name: raw
                 .name
@@ -167,7 +183,7 @@ impl TryFrom<&RawFault> for Fault {
                 .transpose()?
                 .unwrap_or_default(),
             selector: Selector::from_raw(&raw.from, &raw.to, raw.everything, WhenEmpty::Refuse)?,
-            effects: steps(raw)?,
+            effects,
             percent,
             seed: raw.seed.unwrap_or_else(random_seed),
             ttl,

@@ -3,11 +3,13 @@
 mod abort;
 mod edge;
 mod end;
+mod packet;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use edge::{edge_words, to_words};
 pub use end::EndWords;
+use packet::PacketWords;
 
 use super::{Direction, Distribution, Existing, FieldError, RawEffect, RawFault, RawStep};
 
@@ -125,6 +127,8 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    #[command(flatten)]
+    Packet(PacketWords),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -207,7 +211,7 @@ impl FaultWords {
 
     /// The fault as the API takes it; its values are checked by the agent.
     pub fn to_raw(&self) -> Result<RawFault, FieldError> {
-        let (effect, common) = self.effect.clone().split();
+        let (effect, common) = self.effect.clone().split()?;
         let (effect, effects) = if common.then.is_empty() {
             (Some(effect), Vec::new())
         } else {
@@ -261,8 +265,8 @@ fn step(words: &str) -> Result<RawStep, FieldError> {
 
 impl EffectWords {
     /// The effect, and what belongs to the fault.
-    fn split(self) -> (RawEffect, Common) {
-        match self {
+    fn split(self) -> Result<(RawEffect, Common), FieldError> {
+        Ok(match self {
             Self::Latency {
                 delay,
                 jitter,
@@ -320,7 +324,8 @@ impl EffectWords {
                 direction,
                 common,
             } => (RawEffect::Corrupt { share, direction }, common),
-        }
+            Self::Packet(words) => words.to_raw()?,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Faults in words that a person reads.
 
+mod packet;
+
 use std::fmt::Display;
 
 use crate::model::{
@@ -107,6 +109,7 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         } => {
             format!("corrupt {share}% of bytes{}", direction(*way))
         }
+        other => packet::effect(other).unwrap_or_default(),
     }
 }
 

@@ -41,6 +41,21 @@ fn every_effect_has_its_words() {
         ("slicer --size 64B --variation 10B --delay 1ms", "slicer"),
         ("limit_data --bytes 10KiB", "limit_data"),
         ("corrupt --share 0.5", "corrupt"),
+        ("loss --percent-loss 0.1 -i eth0", "loss"),
+        ("loss --gemodel 1,25,100,0.1 -i eth0", "loss"),
+        (
+            "duplicate --percent-duplicate 1 --direction response",
+            "duplicate",
+        ),
+        (
+            "packet-corrupt --percent-corrupt 1 --checksum fixed",
+            "packet_corrupt",
+        ),
+        ("partition --interface eth0@blue", "partition"),
+        ("delay --delay 1s --jitter 1ms", "delay"),
+        ("jitter --jitter 1ms", "jitter"),
+        ("reorder --percent-reorder 5 --delay 1ms", "reorder"),
+        ("rate --rate 1mbit", "rate"),
     ] {
         let fault = Fault::try_from(&raw(&format!("{words} --everything"))).unwrap();
         assert_eq!(fault.kind(), kind);
