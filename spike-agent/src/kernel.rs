@@ -2,8 +2,8 @@
 
 mod adopt;
 mod attach;
-mod close;
 mod clsact;
+mod close;
 mod features;
 mod joins;
 mod netns;

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 17] = [
+    let groups: &[(&str, &[Test])] = &[
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("packets", packets::TESTS),
+        ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
         ("safety", safety::TESTS),
         ("topology", topology::TESTS),
     ];
-    let trials = groups.into_iter().flat_map(|(group, tests)| {
+    let trials = groups.iter().flat_map(|&(group, tests)| {
         tests
             .iter()
             .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))

@@ -28,7 +28,7 @@ use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, Fault, FieldError, Selector, Tally, Thresholds, Window};
+use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::topology::{Facts, Observed, RecentCall, Step};
@@ -125,9 +125,13 @@ impl Planes for LivePlanes {
             let all = self.book.list();
             self.packets.follow(&all)?;
             // A dry run gets in nobody's way; a relay's connections come by themselves.
-            let is_by_rules =
-                |fault: &Fault| !fault.dry_run && fault.relay.is_none() && fault.packet().is_none();
-            let faults: Vec<_> = all.iter().filter(|armed| is_by_rules(&armed.fault)).collect();
+            let faults: Vec<_> = all
+                .iter()
+                .filter(|armed| {
+                    let fault = &armed.fault;
+                    !fault.dry_run && fault.relay.is_none() && fault.packet().is_none()
+                })
+                .collect();
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
@@ -148,7 +152,7 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in faults {
+            for armed in &faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {

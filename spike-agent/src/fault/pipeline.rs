@@ -32,9 +32,9 @@ impl Plan {
         let mut plan = Self::default();
         for armed in faults {
             if armed.removed.is_cancelled()
+                || armed.fault.packet().is_some()
                 || armed.fault.dry_run
                 || armed.fault.relay.is_some()
-                || armed.fault.packet().is_some()
                 || armed.decided_in_kernel.load(Ordering::Relaxed)
                 || !armed.fault.selector.matches(caller, destination)
             {

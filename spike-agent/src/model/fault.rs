@@ -124,14 +124,14 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// What it does to packets, if it is that: such an effect stands alone.
-    pub fn packet(&self) -> Option<&PacketEffect> {
-        self.effects.first().and_then(|step| step.effect.packet())
-    }
-
     /// What it is called by: the name of its first effect.
     pub fn kind(&self) -> &'static str {
         self.effects.first().map_or("relay", |step| step.effect.kind())
+    }
+
+    /// What is done to packets, if it is that; such an effect is always the only one.
+    pub fn packet(&self) -> Option<&PacketEffect> {
+        self.effects.first().and_then(|step| step.effect.packet())
     }
 
     /// True when the connect hook alone carries it out, with no proxy in the way.
@@ -165,15 +165,8 @@ impl TryFrom<&RawFault> for Fault {
             ));
         }
         let effects = steps(raw)?;
-        let is_of_packets = effects.iter().any(|step| step.effect.packet().is_some());
-        if raw.max_active.is_some() && is_of_packets {
-            let message = "counts connections, which a packet fault does not; leave it out";
-            return Err(FieldError::new("max_active", message));
-        }
-        if is_of_packets && (raw.dry_run || raw.existing == Existing::Reset) {
-            let field = if raw.dry_run { "dry_run" } else { "existing" };
-            let message = "is about connections, which a packet fault does not choose; leave it out";
-            return Err(FieldError::new(field, message));
+        if effects.iter().any(|step| step.effect.packet().is_some()) {
+            refuse_of_packets(raw)?;
         }
         Ok(Self {
             name: raw
@@ -198,6 +191,23 @@ impl TryFrom<&RawFault> for Fault {
                 .map_err(|error| error.within("abort_when"))?,
             relay: None,
         })
+    }
+}
+
+/// Refuses what is said of connections, where a fault has packets instead.
+fn refuse_of_packets(raw: &RawFault) -> Result<(), FieldError> {
+    let said = [
+        ("max_active", raw.max_active.is_some()),
+        ("existing", raw.existing != Existing::default()),
+        ("dry_run", raw.dry_run),
+        ("abort_when", raw.abort_when.is_some()),
+    ];
+    match said.into_iter().find(|&(_, said)| said) {
+        Some((field, _)) => Err(FieldError::new(
+            field,
+            "is about connections, which a packet fault does not have; leave it out",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -74,13 +74,8 @@ impl Control {
         armed: &Arc<ArmedFault>,
         fault: Fault,
     ) -> Result<Arc<ArmedFault>, ControlError> {
-        let name = &armed.fault.name;
-        if armed.fault.packet().is_some() || fault.packet().is_some() {
-            return Err(ControlError::Conflict(format!(
-                "`{name}` cannot be changed, since a packet fault is before or after it: remove it and arm another"
-            )));
-        }
         self.check(&fault)?;
+        let name = &armed.fault.name;
         let changed = self.book.change(armed.id, fault);
         let changed = changed.ok_or_else(|| ControlError::no_such("fault", name))?;
         if let Err(error) = self.put_in_force(&changed).await {

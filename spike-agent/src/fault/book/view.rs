@@ -15,6 +15,7 @@ impl ArmedFault {
         let matched = counts.matched.load(Ordering::Relaxed) + kernel_matched;
         let left = self.deadline.saturating_duration_since(Instant::now());
         let note = match (self.fault.dry_run, matched) {
+            (_, 0) if self.fault.packet().is_some() => Some("no matching packet seen"),
             (_, 0) => Some("no matching call seen"),
             (true, _) => Some("dry run: nothing is done"),
             (false, _) => None,

@@ -31,16 +31,6 @@ fn every_effect_has_its_words() {
         ("timeout --after 1s", "timeout"),
         ("refuse", "refuse"),
         ("bandwidth --rate 1mbit --direction request", "bandwidth"),
-        (
-            "latency --delay 1s --jitter 10ms --distribution normal",
-            "latency",
-        ),
-        ("timeout --direction request", "timeout"),
-        ("slow_close --delay 1s", "slow_close"),
-        ("slow-close --delay 1s", "slow_close"),
-        ("slicer --size 64B --variation 10B --delay 1ms", "slicer"),
-        ("limit_data --bytes 10KiB", "limit_data"),
-        ("corrupt --share 0.5", "corrupt"),
         ("loss --percent-loss 0.1 -i eth0", "loss"),
         ("loss --gemodel 1,25,100,0.1 -i eth0", "loss"),
         (
@@ -56,6 +46,16 @@ fn every_effect_has_its_words() {
         ("jitter --jitter 1ms", "jitter"),
         ("reorder --percent-reorder 5 --delay 1ms", "reorder"),
         ("rate --rate 1mbit", "rate"),
+        (
+            "latency --delay 1s --jitter 10ms --distribution normal",
+            "latency",
+        ),
+        ("timeout --direction request", "timeout"),
+        ("slow_close --delay 1s", "slow_close"),
+        ("slow-close --delay 1s", "slow_close"),
+        ("slicer --size 64B --variation 10B --delay 1ms", "slicer"),
+        ("limit_data --bytes 10KiB", "limit_data"),
+        ("corrupt --share 0.5", "corrupt"),
     ] {
         let fault = Fault::try_from(&raw(&format!("{words} --everything"))).unwrap();
         assert_eq!(fault.kind(), kind);

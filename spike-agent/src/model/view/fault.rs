@@ -23,7 +23,7 @@ pub struct FaultView {
     pub seed: u64,
     /// Milliseconds until it removes itself.
     pub expires_in_ms: u64,
-    /// Connections that its selector chose.
+    /// Connections that its selector chose; packets, for a fault on packets, here and in the next two.
     pub matched: u64,
     /// Connections that its effect was applied to.
     pub affected: u64,

@@ -1,3 +1,5 @@
+//! What every format has to stand.
+
 use super::*;
 use crate::model::{ServiceKind, view::LatencyView};
 
