@@ -149,7 +149,10 @@ impl Control {
                 .store(self.seen(&armed.fault.selector), Ordering::Relaxed);
         }
         let settled = self.planes.settle().await;
-        settled.map_err(|error| ControlError::unavailable("put the fault in force", &error))?;
+        settled.map_err(|error| match error.downcast::<FieldError>() {
+            Ok(field) => field.into(),
+            Err(error) => ControlError::unavailable("put the fault in force", &error),
+        })?;
         if armed.fault.existing == Existing::Reset && !armed.fault.dry_run {
             let closed = self.planes.close_existing(armed.clone()).await;
             let closed =
