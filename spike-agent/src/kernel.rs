@@ -3,6 +3,7 @@
 mod adopt;
 mod attach;
 mod clsact;
+mod close;
 mod features;
 mod joins;
 mod netns;

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
+mod client;
+mod faults;
 mod map;
 mod observe;
 
@@ -17,13 +19,18 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Faults(faults::Options),
     Map(map::Options),
     Observe(observe::Options),
+    #[command(hide = true)]
+    Client(client::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Faults(options) => faults::run(options),
         Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
+        Bench::Client(options) => client::run(options),
     }
 }

@@ -25,12 +25,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
     ("topology", &["model", "bus", "identity"]),
+    ("audit", &["model"]),
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export",
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
         ],
     ),
+    // Its listeners lead to the proxy by themselves.
+    ("toxiproxy", &["model", "control", "fault", "proxy"]),
     ("api", &["model", "config", "control", "export"]),
     // What an agent left behind, and what a host can do: both work without an agent.
     ("safety", &["model", "config"]),
