@@ -75,7 +75,11 @@ impl Packets {
             let Some(effect) = armed.fault.packet() else {
                 continue;
             };
-            if state.placed.iter().any(|placed| Arc::ptr_eq(armed, &placed.armed)) {
+            if state
+                .placed
+                .iter()
+                .any(|placed| Arc::ptr_eq(armed, &placed.armed))
+            {
                 continue;
             }
             let placed = self.place(&mut state, armed, effect);
