@@ -7,7 +7,7 @@ mod glue;
 mod planes;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Doors;
+use crate::capture::store::Store;
 use crate::config::{AgentConfig, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
@@ -33,7 +34,7 @@ use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
 use calls::Calls;
-use captures::Captures;
+use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use planes::LivePlanes;
@@ -42,6 +43,8 @@ use planes::LivePlanes;
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the last push to a collector may take.
 const LAST_PUSH: Duration = Duration::from_secs(2);
+/// How long captures may take to write their last packets.
+const LAST_PACKETS: Duration = Duration::from_secs(2);
 /// How often new processes are looked for, at most.
 const NAMING: Duration = Duration::from_secs(1);
 
@@ -104,9 +107,22 @@ async fn serve(config: AgentConfig) -> Result<()> {
             .is_some_and(|(_, depth)| depth.is_some()),
     };
     let book = Arc::<Book>::default();
+    let captures_dir = config.capture_dir.clone();
+    let captures_dir = captures_dir.unwrap_or_else(|| config.state_dir.join("captures"));
+    let (store, kept) = Store::open(captures_dir, config.capture_quota);
+    let captures = Captures::new(Parts {
+        kernel: Arc::clone(&kernel),
+        journal: Arc::clone(&journal),
+        processes: Arc::clone(&processes),
+        cgroups: Arc::clone(&cgroups),
+        services: Arc::clone(&services),
+        capabilities,
+        store,
+    })?;
     let originals = Arc::new(KernelOriginals {
         kernel: Arc::clone(&kernel),
         processes: Arc::clone(&processes),
+        captures: Arc::clone(&captures),
     });
     let proxy = Proxy::new(originals, book.subscribe());
     let namespaces = Namespaces::new(
@@ -115,20 +131,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         stop.clone(),
     );
     follow_wanted(&kernel, Arc::clone(&namespaces))?;
-    let captures = Captures::new(
-        Arc::clone(&kernel),
-        Arc::clone(&journal),
-        Arc::clone(&processes),
-        Arc::clone(&cgroups),
-        capabilities,
-        kernel.own_netns(),
-    )?;
     let calls = Arc::new(Calls::start(
         Arc::clone(&kernel),
         Arc::clone(&processes),
         Arc::clone(&services),
         config.decode_budget,
     )?);
+    captures.set_calls(Arc::clone(&calls));
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -150,13 +159,14 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        captures_kept: Mutex::new(kept),
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
     let expirer = Arc::clone(&book);
     tokio::spawn(async move { expirer.expire().await });
-    tokio::spawn(follow(Arc::clone(&planes), captures, stop.clone()));
+    tokio::spawn(follow(Arc::clone(&planes), Arc::clone(&captures), stop.clone()));
     tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
     tokio::spawn(signals(control.clone(), stop.clone()));
 
@@ -169,6 +179,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     stop.cancel();
     _ = book.clear();
     _ = planes.settle().await;
+    captures.finish(LAST_PACKETS).await;
     planes.execs.end_all();
     planes.exporter.finish(LAST_PUSH).await;
     info!("stopped");

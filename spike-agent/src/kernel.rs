@@ -4,6 +4,8 @@ mod adopt;
 mod attach;
 mod features;
 mod netns;
+pub mod links;
+mod packets;
 mod rules;
 mod samples;
 mod sock_diag;
@@ -14,11 +16,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage};
+use aya::maps::{
+    Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf, SkStorage,
+};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use spike_common::config::{Config, Listener};
 use spike_common::edge::{Edge, EdgeStats};
+use spike_common::packet::TapLink;
 use spike_common::rule::KernelFault;
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
@@ -44,7 +49,8 @@ pub struct Kernel {
     rules: Mutex<RuleTable>,
     taps: Mutex<RuleTable>,
     faults: Mutex<HashMap<MapData, u32, KernelFault>>,
-    tap_links: Mutex<HashMap<MapData, u32, u32>>,
+    tap_links: Mutex<HashMap<MapData, u64, TapLink>>,
+    tap_programs: Mutex<ProgramArray<MapData>>,
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
     wants: Mutex<HashMap<MapData, u64, u32>>,
@@ -95,6 +101,7 @@ impl Kernel {
             )),
             faults: Mutex::new(take.map("FAULTS", HashMap::try_from)?),
             tap_links: Mutex::new(take.map("TAP_LINKS", HashMap::try_from)?),
+            tap_programs: Mutex::new(take.map("TAP_PROGRAMS", ProgramArray::try_from)?),
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
             wants: Mutex::new(take.map("WANTS", HashMap::try_from)?),

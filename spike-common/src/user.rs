@@ -20,6 +20,7 @@ pod!(
     edge::EdgeStats,
     event::NamespaceWanted,
     packet::PacketHeader,
+    packet::TapLink,
     rule::KernelFault,
     rule::RuleKey,
     rule::RuleValue,

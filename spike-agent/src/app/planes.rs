@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use spike_common::rule::REDIRECT;
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
+use crate::capture::store::Kept;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -40,6 +41,8 @@ pub(super) struct LivePlanes {
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    /// Those of earlier agents, until they are asked for.
+    pub(super) captures_kept: Mutex<Vec<Arc<Kept>>>,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
     pub(super) settling: tokio::sync::Mutex<()>,
@@ -143,6 +146,10 @@ impl Planes for LivePlanes {
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
         let started = self.captures.start(spec);
         async { started }.boxed()
+    }
+
+    fn captures_kept(&self) -> Vec<Arc<Kept>> {
+        std::mem::take(&mut *self.captures_kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {

@@ -58,6 +58,10 @@ pub(super) async fn carry(
             return reset([&client]);
         }
     };
+    if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
+        let client = (peer, listener);
+        proxy.originals.carried(netns_cookie, client, (local, remote));
+    }
     for stream in [&client, &server] {
         // Each end decides by itself when to send; waiting here once more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {

@@ -1,0 +1,59 @@
+//! Reads the packets that the taps copy, on a thread of its own: what else the agent does must not make it lose any.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use spike_common::packet::PacketHeader;
+
+use super::tables::plain;
+use super::{Kernel, lock};
+
+/// How often the thread looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(500);
+/// Packets between two calls without one.
+const BATCH: usize = 1024;
+
+impl Kernel {
+    /// `hooks/tap --packets--> handle`, until `handle` says that nobody wants them any more. `handle` is called without
+    /// a packet after each batch, and at times when there is none.
+    ///
+    /// # Errors
+    /// When they are already being read, or there can be no more threads.
+    pub fn read_packets(
+        &self,
+        mut handle: impl FnMut(Option<(&PacketHeader, &[u8])>) -> bool + Send + 'static,
+    ) -> Result<()> {
+        let mut ring = lock(&self.packets)
+            .take()
+            .context("the packets are already being read")?;
+        let read = move || {
+            let most = Timespec::try_from(LOOK).ok();
+            loop {
+                {
+                    let fd = ring.as_fd();
+                    // A signal or a time that is up: looked at all the same.
+                    _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], most.as_ref());
+                }
+                for _ in 0..BATCH {
+                    let Some(item) = ring.next() else { break };
+                    if let Some(header) = plain::<PacketHeader>(&item)
+                        && let Some(bytes) = item.get(size_of::<PacketHeader>()..)
+                    {
+                        let length = bytes.len().min(header.captured as usize);
+                        handle(Some((&header, &bytes[..length])));
+                    }
+                }
+                if !handle(None) {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("spike-packets".to_owned())
+            .spawn(read)
+            .context("start the thread that reads packets")
+            .map(drop)
+    }
+}
