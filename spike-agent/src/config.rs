@@ -142,7 +142,9 @@ impl AgentConfig {
             "metrics-edges is {metrics_edges}, not within 1 to 8192"
         );
         let capture_quota = line.capture_quota.or(file.capture_quota);
-        let capture_quota = capture_quota.as_deref().map_or(Ok(DEFAULT_CAPTURE_QUOTA), parse_bytes);
+        let capture_quota = capture_quota
+            .as_deref()
+            .map_or(Ok(DEFAULT_CAPTURE_QUOTA), parse_bytes);
         let capture_quota = capture_quota.map_err(|message| anyhow!("capture-quota: {message}"))?;
         Ok(Self {
             listen: line.listen.or(file.listen).unwrap_or_default(),

@@ -202,6 +202,11 @@ impl Control {
         self.captures.stop(id)
     }
 
+    /// One capture, once all that it took before its stop is on the disk, or when that takes too long.
+    pub async fn capture_settled(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.settled(id).await
+    }
+
     /// Tells a capture that what it waits for has happened.
     pub fn capture_trigger(&self, id: &str) -> Result<CaptureView, ControlError> {
         self.captures.trigger(id)

@@ -3,8 +3,8 @@
 mod adopt;
 mod attach;
 mod features;
-mod netns;
 pub mod links;
+mod netns;
 mod packets;
 mod rules;
 mod samples;

@@ -5,6 +5,7 @@
 mod api;
 mod calls;
 mod capture;
+mod captures;
 mod chance;
 mod effects;
 mod exec;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 11] = [
+    let groups: [(&str, &[Test]); 12] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("captures", captures::TESTS),
         ("exec", exec::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),

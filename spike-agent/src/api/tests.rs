@@ -205,6 +205,8 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         decode_budget: 0.0,
         metrics_edges: 10,
         otlp: None,
+        capture_dir: None,
+        capture_quota: 0,
         services: Vec::new(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();

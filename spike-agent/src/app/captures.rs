@@ -140,7 +140,11 @@ impl Captures {
         let links = links.map_err(|error| FieldError::new("interfaces", format_args!("{error:#}")))?;
         let interfaces: Vec<Interface> = links.iter().map(|link| interface(link, &spec)).collect();
         let shown = Arc::<CaptureCounts>::default();
-        let counts = Arc::new(Counts::new(&self.parts.kernel, interfaces.len(), Arc::clone(&shown)));
+        let counts = Arc::new(Counts::new(
+            &self.parts.kernel,
+            interfaces.len(),
+            Arc::clone(&shown),
+        ));
         let (packets_tx, packets) = mpsc::channel(QUEUE);
         let (bytes_tx, bytes) = mpsc::channel(16);
         let (id, output) = self.output(&spec, bytes)?;
@@ -235,7 +239,8 @@ impl Captures {
         let kept = self.parts.store.create(id.clone());
         let kept = kept.map_err(|error| FieldError::new("keep", error))?;
         let files = spec.rotation.and_then(|rotation| rotation.files);
-        kept.write(bytes, files).context("start the thread that writes the capture")?;
+        kept.write(bytes, files)
+            .context("start the thread that writes the capture")?;
         Ok((id, CaptureOutput::Kept(kept)))
     }
 
@@ -248,7 +253,9 @@ impl Captures {
         *self.own_addresses.lock().unwrap_or_else(PoisonError::into_inner) =
             crate::kernel::links::own_addresses();
         running.sessions.push(Arc::clone(session));
-        let started = self.follow(&running).and_then(|()| self.tap(&mut running, session));
+        let started = self
+            .follow(&running)
+            .and_then(|()| self.tap(&mut running, session));
         self.generation.fetch_add(1, Ordering::Release);
         drop(running);
         if started.is_err() {

@@ -84,7 +84,7 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::pcapng::{Section, section, secrets};
+    use crate::capture::pcapng::{Section, secrets, section};
 
     #[test]
     fn blocks_are_found_however_the_stream_is_cut() {

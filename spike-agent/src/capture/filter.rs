@@ -161,7 +161,9 @@ impl Pcap {
             let failed = (self.compile)(handle.as_ptr(), &raw mut program, text.as_ptr(), 1, NO_NETMASK) != 0;
             let result = if failed {
                 let reason = CStr::from_ptr((self.error)(handle.as_ptr())).to_string_lossy();
-                Err(format!("`{expression}` is no filter expression: {reason}; see pcap-filter(7)"))
+                Err(format!(
+                    "`{expression}` is no filter expression: {reason}; see pcap-filter(7)"
+                ))
             } else {
                 let length = program.length as usize;
                 let instructions = std::slice::from_raw_parts(program.instructions, length).to_vec();
@@ -200,7 +202,9 @@ mod tests {
 
     #[test]
     fn expressions_mean_what_they_mean_to_tcpdump() {
-        let Some(filter) = compile("tcp port 80") else { return };
+        let Some(filter) = compile("tcp port 80") else {
+            return;
+        };
         let passes = |filter: &Filter, port| {
             let frame = tcp(port);
             let whole = filter.passes(LinkType::Ethernet, frame.len() as u32, &frame);
@@ -234,6 +238,9 @@ mod tests {
             return;
         }
         let error = Filter::compile("tcp prt 80").unwrap_err();
-        assert!(error.contains("syntax error") && error.contains("pcap-filter"), "{error}");
+        assert!(
+            error.contains("syntax error") && error.contains("pcap-filter"),
+            "{error}"
+        );
     }
 }

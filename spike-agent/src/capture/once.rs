@@ -29,7 +29,8 @@ impl Once {
             return true;
         };
         if self.seen.len() >= MOST {
-            self.seen.retain(|_, (at, _)| now_ns.saturating_sub(*at) < WINDOW_NS);
+            self.seen
+                .retain(|_, (at, _)| now_ns.saturating_sub(*at) < WINDOW_NS);
             if self.seen.len() >= MOST {
                 self.seen.clear();
             }
@@ -106,14 +107,16 @@ mod tests {
     #[test]
     fn a_packet_on_its_way_is_one() {
         let mut once = Once::default();
-        let mut is_new = |frame: &[u8], at, place| {
-            once.is_new(&LaxSlicedPacket::from_ethernet(frame).unwrap(), at, place)
-        };
+        let mut is_new =
+            |frame: &[u8], at, place| once.is_new(&LaxSlicedPacket::from_ethernet(frame).unwrap(), at, place);
         let inside = tcp([172, 17, 0, 2], 64, 1);
         assert!(is_new(&inside, 0, (5, false)));
         // Routed and masqueraded.
         assert!(!is_new(&tcp([10, 0, 0, 1], 63, 1), 1000, (2, true)));
-        assert!(is_new(&tcp([172, 17, 0, 2], 64, 6), 2000, (5, false)), "the next segment");
+        assert!(
+            is_new(&tcp([172, 17, 0, 2], 64, 6), 2000, (5, false)),
+            "the next segment"
+        );
         assert!(is_new(&inside, 3000, (5, false)), "sent again");
         assert!(!is_new(&inside, 4000, (2, true)));
         assert!(is_new(&inside, 5_000_000_000, (2, true)), "long after");

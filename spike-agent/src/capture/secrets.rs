@@ -165,7 +165,11 @@ mod tests {
         let log = log(file.path());
         let mut follower = Follower::default();
         assert!(follower.read(&log).is_empty());
-        let line = format!("CLIENT_TRAFFIC_SECRET_0 {} {}\n", "a1".repeat(32), "b2".repeat(48));
+        let line = format!(
+            "CLIENT_TRAFFIC_SECRET_0 {} {}\n",
+            "a1".repeat(32),
+            "b2".repeat(48)
+        );
         let (first, second) = line.split_at(40);
         file.write_all(first.as_bytes()).unwrap();
         assert!(follower.read(&log).is_empty(), "half a line");
@@ -183,7 +187,11 @@ mod tests {
             .unwrap();
         assert!(Follower::default().read(&log(file.path())).is_empty());
         assert!(Follower::default().read(&log(Path::new("/dev/zero"))).is_empty());
-        assert!(Follower::default().read(&log(Path::new("/nowhere/keys"))).is_empty());
+        assert!(
+            Follower::default()
+                .read(&log(Path::new("/nowhere/keys")))
+                .is_empty()
+        );
     }
 
     #[test]

@@ -301,7 +301,11 @@ async fn at(time: Option<Instant>) {
 
 /// What has happened, once it has.
 async fn told(trigger: &mut watch::Receiver<Option<String>>) -> String {
-    let what = trigger.wait_for(Option::is_some).await.ok().and_then(|what| what.clone());
+    let what = trigger
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|what| what.clone());
     match what {
         Some(what) => what,
         // Nobody can tell any more.

@@ -55,10 +55,7 @@ struct Packet<'a> {
 ///
 /// # Errors
 /// When it is no capture, or damaged; what was read until then was given.
-pub fn read(
-    input: impl Read + Send + 'static,
-    mut each: impl FnMut(CallView),
-) -> Result<Totals, ShowError> {
+pub fn read(input: impl Read + Send + 'static, mut each: impl FnMut(CallView)) -> Result<Totals, ShowError> {
     let mut reader = create_reader(BUFFER, input).map_err(|_| ShowError::NoCapture)?;
     let mut interfaces = Vec::new();
     let mut nanoseconds = false;
@@ -76,9 +73,12 @@ pub fn read(
                     }
                     PcapBlockOwned::Legacy(packet) => {
                         let unit = if nanoseconds { 1 } else { 1000 };
-                        let at_ns = u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_usec) * unit;
+                        let at_ns =
+                            u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_usec) * unit;
                         let data = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-                        interfaces.first().map(|interface| (*interface, at_ns, data, None))
+                        interfaces
+                            .first()
+                            .map(|interface| (*interface, at_ns, data, None))
                     }
                     PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                         interfaces.clear();

@@ -87,10 +87,7 @@ impl Store {
         if let Some((last, _)) = found.last() {
             store.next.store(last + 1, Ordering::Relaxed);
         }
-        let kept = found
-            .into_iter()
-            .map(|(_, id)| Kept::found(&store, id))
-            .collect();
+        let kept = found.into_iter().map(|(_, id)| Kept::found(&store, id)).collect();
         (store, kept)
     }
 

@@ -92,7 +92,9 @@ async fn capture(args: RunArgs) -> Result<ExitCode> {
     let request = args.words.to_raw()?;
     let is_pcap = args.format == Format::Pcap;
     if is_pcap && request.file_size.is_some() {
-        bail!("--format pcap: a capture that is cut into files is pcapng; convert them with editcap -F nsecpcap");
+        bail!(
+            "--format pcap: a capture that is cut into files is pcapng; convert them with editcap -F nsecpcap"
+        );
     }
     let target = Target {
         output: args.output,

@@ -130,7 +130,9 @@ impl Recorder {
         let format = if target.is_pcap { "pcap" } else { "pcapng" };
         let id = &capture.id;
         let stream = client
-            .stream(&format!("/v1/captures/{id}/pcapng?follow={follows}&format={format}"))
+            .stream(&format!(
+                "/v1/captures/{id}/pcapng?follow={follows}&format={format}"
+            ))
             .await?;
         Ok(Self {
             client: client.clone(),

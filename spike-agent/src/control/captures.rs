@@ -16,6 +16,8 @@ use crate::{capture::store::Kept, model::view::CaptureView};
 const MAX_RUNNING: usize = 32;
 /// How many captures that ended and are not kept stay for their last counts.
 const MAX_ENDED: usize = 32;
+/// How long the last packets may take to reach the disk.
+const WHOLE: Duration = Duration::from_secs(5);
 /// A capture that is not kept and that nobody reads for this long after its start is stopped.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -99,6 +101,16 @@ impl Captures {
     pub(super) fn stop(&self, id: &str) -> Result<CaptureView, ControlError> {
         let entry = self.get(id)?;
         entry.stop();
+        Ok(entry.view())
+    }
+
+    /// Waits until a kept capture that was stopped is whole.
+    pub(super) async fn settled(&self, id: &str) -> Result<CaptureView, ControlError> {
+        let entry = self.get(id)?;
+        if let Some(kept) = entry.kept() {
+            // Its view tells when it is not.
+            let _ = tokio::time::timeout(WHOLE, kept.ended()).await;
+        }
         Ok(entry.view())
     }
 

@@ -164,7 +164,9 @@ fn here() -> io::Result<Vec<Link>> {
     unsafe {
         while let Some(entry) = next.as_ref() {
             next = entry.ifa_next;
-            let Some(address) = entry.ifa_addr.as_ref() else { continue };
+            let Some(address) = entry.ifa_addr.as_ref() else {
+                continue;
+            };
             if i32::from(address.sa_family) != libc::AF_PACKET {
                 continue;
             }
@@ -196,7 +198,11 @@ pub fn own_addresses() -> Vec<IpAddr> {
     unsafe {
         while let Some(entry) = next.as_ref() {
             next = entry.ifa_next;
-            match entry.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) {
+            match entry
+                .ifa_addr
+                .as_ref()
+                .map(|address| i32::from(address.sa_family))
+            {
                 Some(libc::AF_INET) => {
                     let address = (*entry.ifa_addr.cast::<libc::sockaddr_in>()).sin_addr;
                     addresses.push(IpAddr::from(address.s_addr.to_ne_bytes()));
@@ -214,9 +220,13 @@ pub fn own_addresses() -> Vec<IpAddr> {
 }
 
 fn named(name: &str) -> Result<(String, File)> {
-    let found = MOUNTS.iter().find_map(|mount| File::open(Path::new(mount).join(name)).ok());
+    let found = MOUNTS
+        .iter()
+        .find_map(|mount| File::open(Path::new(mount).join(name)).ok());
     let file = found.ok_or_else(|| {
-        anyhow!("there is no network namespace {name:?}; `ip netns` lists them, or name a process in it by its id")
+        anyhow!(
+            "there is no network namespace {name:?}; `ip netns` lists them, or name a process in it by its id"
+        )
     })?;
     Ok((name.to_owned(), file))
 }

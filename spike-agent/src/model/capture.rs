@@ -201,7 +201,10 @@ impl TryFrom<&RawCapture> for CaptureSpec {
             return Err(FieldError::new("count", "must be from 1"));
         }
         if raw.sample == Some(0) {
-            return Err(FieldError::new("sample", "must be from 1: one connection in so many"));
+            return Err(FieldError::new(
+                "sample",
+                "must be from 1: one connection in so many",
+            ));
         }
         if raw.filter.as_deref().is_some_and(|filter| filter.contains('\0')) {
             return Err(FieldError::new("filter", "must not contain a zero byte"));
@@ -269,7 +272,9 @@ fn wait(raw: &RawCapture) -> Result<Option<Wait>, FieldError> {
         Trigger::parse(text).map_err(|message| FieldError::new(format!("on[{index}]"), message))
     });
     let after = raw.after.as_deref();
-    let after = after.map(|after| time("after", after, MAX_DURATION)).transpose()?;
+    let after = after
+        .map(|after| time("after", after, MAX_DURATION))
+        .transpose()?;
     Ok(Some(Wait {
         before,
         on: on.collect::<Result<_, _>>()?,

@@ -74,7 +74,7 @@ pub(super) async fn show(
     Ok(Json(control.capture(&id)?))
 }
 
-/// Stops a capture; its stream, or its file, then ends properly.
+/// Stops a capture; its stream, or its file, then ends properly. Of one that is kept the file is whole when this is answered.
 #[utoipa::path(
     post, path = "/v1/captures/{id}/stop", operation_id = "stopCapture", tag = "capture",
     params(("id" = String, Path)), security((), ("token" = [])),
@@ -84,7 +84,8 @@ pub(super) async fn stop(
     State(control): State<Control>,
     Segment(id): Segment,
 ) -> Result<Json<CaptureView>, ApiError> {
-    Ok(Json(control.capture_stop(&id)?))
+    control.capture_stop(&id)?;
+    Ok(Json(control.capture_settled(&id).await?))
 }
 
 /// Tells a capture with `before` that what it waits for has happened: it writes what it has in memory, and goes on.
@@ -175,9 +176,7 @@ pub(super) async fn pcapng(
     let body = match (method, reading.format) {
         // Must not use up the one reader.
         (Method::HEAD, _) => control.capture(&id).map(|_| ResponseBody::empty())?,
-        (_, FileFormat::Pcapng) => {
-            ResponseBody::from_stream(control.capture_stream(&id, reading.follow)?)
-        }
+        (_, FileFormat::Pcapng) => ResponseBody::from_stream(control.capture_stream(&id, reading.follow)?),
         (_, FileFormat::Pcap) => {
             ResponseBody::from_stream(converted(control.capture_stream(&id, reading.follow)?).await?)
         }

@@ -50,7 +50,9 @@ impl Legs {
         upstream: (SocketAddr, SocketAddr),
     ) {
         let key = FlowKey::new(netns, client.0.into(), client.1.into());
-        let Some(flow) = parts.kernel.flow(&key) else { return };
+        let Some(flow) = parts.kernel.flow(&key) else {
+            return;
+        };
         let task = &flow.task;
         let leg = Leg {
             cookie: flow.cookie,

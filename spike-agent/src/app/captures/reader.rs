@@ -140,8 +140,11 @@ impl Reader {
         if decision.chosen.is_empty() {
             return;
         }
-        if header.flags & FLOW_OWN != 0 && decision.about.leg.get().is_none() {
-            self.flows.clear();
+        if header.flags & FLOW_OWN != 0
+            && decision.about.leg.get().is_none()
+            && let Some(leg) = packet.ends.and_then(|ends| captures.legs.find(ends))
+        {
+            _ = decision.about.leg.set(leg.cookie);
         }
         let data = if header.flags & FLOW_REDIRECTED != 0 {
             let mut frame = bytes.to_vec();
@@ -210,7 +213,10 @@ impl Reader {
         id: &FlowId,
     ) -> Option<Decision> {
         let is_own = header.flags & FLOW_OWN != 0;
-        let leg = packet.ends.filter(|_| is_own).and_then(|ends| captures.legs.find(ends));
+        let leg = packet
+            .ends
+            .filter(|_| is_own)
+            .and_then(|ends| captures.legs.find(ends));
         let known = header.flags & TASK_KNOWN != 0;
         let caller = (known && header.flags & TASK_SERVES == 0).then(|| {
             let task = &header.task;

@@ -54,7 +54,9 @@ impl Captures {
         tokio::spawn(async move {
             let mut seen: VecDeque<Counted> = VecDeque::new();
             loop {
-                let Some(captures) = captures.upgrade() else { return };
+                let Some(captures) = captures.upgrade() else {
+                    return;
+                };
                 if let Some(now) = captures.counted(&session) {
                     let before = seen.front().cloned().unwrap_or_else(|| now.clone());
                     let what = on.iter().find(|on| now.since(&before).is(on));
@@ -83,10 +85,7 @@ impl Captures {
         let mut edges = self.parts.kernel.edges().ok()?;
         edges.retain(|sample| {
             let task = &sample.edge.task;
-            let caller = self
-                .parts
-                .processes
-                .caller(task.tgid, task.cgroup, task.name());
+            let caller = self.parts.processes.caller(task.tgid, task.cgroup, task.name());
             session
                 .selector
                 .matches(&caller, sample.edge.destination.socket_addr())
@@ -150,7 +149,11 @@ impl Counted {
             count > 0 && below >= rank
         })?;
         let (low, high) = bounds(bucket);
-        Some(if bucket == BUCKETS - 1 { low } else { low.midpoint(high) })
+        Some(if bucket == BUCKETS - 1 {
+            low
+        } else {
+            low.midpoint(high)
+        })
     }
 }
 
@@ -179,6 +182,9 @@ mod tests {
         let slow = counted(1100, 2, &[[1; 1000].as_slice(), &[1; 98], &[2000; 2]].concat());
         assert!(is(&slow, "errors>1%") && !is(&slow, "errors>2%"));
         assert!(is(&slow, "p99>1s") && !is(&slow, "p90>1s") && !is(&slow, "p99>3s"));
-        assert!(!is(&before, "errors>0%") && !is(&before, "p50>0ms"), "nothing happened");
+        assert!(
+            !is(&before, "errors>0%") && !is(&before, "p50>0ms"),
+            "nothing happened"
+        );
     }
 }

@@ -99,9 +99,9 @@ impl Who {
             return None;
         }
         if captures.is_own_address(address) {
-            let hostname = self.hostname.get_or_insert_with(|| {
-                rustix::system::uname().nodename().to_string_lossy().into_owned()
-            });
+            let hostname = self
+                .hostname
+                .get_or_insert_with(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
             return Some(hostname.clone());
         }
         let party = party?;
@@ -162,7 +162,10 @@ fn resolved(
     let flow = kernel.flow(&FlowKey::new(netns, local.into(), remote.into()))?;
     let number = kernel.edge(flow.edge)?.name;
     let names = captures.calls.get()?.resolved_names();
-    (number != 0).then(|| names.get(number)).flatten().map(|name| name.to_string())
+    (number != 0)
+        .then(|| names.get(number))
+        .flatten()
+        .map(|name| name.to_string())
 }
 
 impl Captures {

@@ -125,10 +125,7 @@ fn about(sends: bool, receives: bool) -> Arc<About> {
         service: Some("web".to_owned()),
         container: Some("web-1".to_owned()),
     };
-    Arc::new(About::new(
-        sends.then_some(&curl),
-        receives.then_some(&nginx),
-    ))
+    Arc::new(About::new(sends.then_some(&curl), receives.then_some(&nginx)))
 }
 
 /// The number of packets, and of statistics blocks, of a file that has nothing wrong in it.
@@ -374,7 +371,11 @@ async fn what_it_waits_for_brings_what_was_before() {
         ..SessionSpec::default()
     });
     let now = unix_now();
-    session.packets.send(packet(now - nanos(Duration::from_secs(60)), 60)).await.unwrap();
+    session
+        .packets
+        .send(packet(now - nanos(Duration::from_secs(60)), 60))
+        .await
+        .unwrap();
     for n in 0..5 {
         session.packets.send(packet(now + n, 60)).await.unwrap();
     }
@@ -389,7 +390,10 @@ async fn what_it_waits_for_brings_what_was_before() {
     let Some(rows) = oracle::tshark(&file, &["frame.comment", "frame.len"]) else {
         return;
     };
-    let marked: Vec<_> = rows.iter().filter(|row| row[0].ends_with("(triggered: reset)")).collect();
+    let marked: Vec<_> = rows
+        .iter()
+        .filter(|row| row[0].ends_with("(triggered: reset)"))
+        .collect();
     assert_eq!((marked.len(), &*marked[0][1]), (1, "54"));
 }
 
@@ -451,7 +455,11 @@ async fn each_section_is_a_file_of_its_own() {
     assert!(files.len() >= 10, "{}", files.len());
     let mut total = 0;
     for file in &files {
-        assert!(file.len() <= 4096 + 2 * 96, "statistics come on top: {}", file.len());
+        assert!(
+            file.len() <= 4096 + 2 * 96,
+            "statistics come on top: {}",
+            file.len()
+        );
         let (packets, statistics) = tally(file);
         assert_eq!(statistics, 2);
         total += packets;

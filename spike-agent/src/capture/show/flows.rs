@@ -106,12 +106,15 @@ impl Flows {
         let opens = segment.syn && !segment.ack;
         let known = self.by_ends.get(&(low, high));
         // The same ends again, for another connection.
-        let is_new = known.is_none_or(|flow| {
-            opens && flow.has_data || flow.is_datagrams != segment.is_datagram
-        });
+        let is_new =
+            known.is_none_or(|flow| opens && flow.has_data || flow.is_datagrams != segment.is_datagram);
         if is_new {
             let client = if segment.syn {
-                if segment.ack { segment.destination } else { segment.source }
+                if segment.ack {
+                    segment.destination
+                } else {
+                    segment.source
+                }
             } else if segment.source.port() < segment.destination.port() {
                 // Servers have the small ports.
                 segment.destination
@@ -262,7 +265,11 @@ impl<'a> Segment<'a> {
             LaxNetSlice::Ipv4(ip) => {
                 let header = ip.header();
                 let length = usize::from(header.total_len()).saturating_sub(header.slice().len());
-                (header.source_addr().into(), header.destination_addr().into(), length)
+                (
+                    header.source_addr().into(),
+                    header.destination_addr().into(),
+                    length,
+                )
             }
             LaxNetSlice::Ipv6(ip) => {
                 let header = ip.header();

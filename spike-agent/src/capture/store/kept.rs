@@ -124,7 +124,11 @@ impl Kept {
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn write(self: &Arc<Self>, mut bytes: mpsc::Receiver<Bytes>, most: Option<u32>) -> std::io::Result<()> {
+    pub fn write(
+        self: &Arc<Self>,
+        mut bytes: mpsc::Receiver<Bytes>,
+        most: Option<u32>,
+    ) -> std::io::Result<()> {
         let kept = Arc::clone(self);
         let write = move || {
             let mut file = None;

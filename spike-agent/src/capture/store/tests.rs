@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::capture::pcapng::{Section, section, secrets};
+use crate::capture::pcapng::{Section, secrets, section};
 
 /// A section's beginning, and `more` bytes of content.
 fn begin(more: usize) -> Bytes {
@@ -24,7 +24,10 @@ fn begin(more: usize) -> Bytes {
 
 async fn all(kept: &Arc<Kept>, follows: bool) -> Vec<u8> {
     let pieces: Vec<io::Result<Bytes>> = kept.read(follows).collect().await;
-    pieces.into_iter().flat_map(|piece| piece.unwrap().to_vec()).collect()
+    pieces
+        .into_iter()
+        .flat_map(|piece| piece.unwrap().to_vec())
+        .collect()
 }
 
 #[tokio::test]
@@ -72,6 +75,7 @@ async fn of_too_many_files_the_oldest_goes() {
         bytes_tx.send(piece.clone()).await.unwrap();
     }
     drop(bytes_tx);
+    kept.ended().await;
     let expected = [&pieces[3][..], &pieces[4]].concat();
     assert_eq!(all(&kept, true).await, expected);
     assert_eq!(store.used.load(Ordering::Relaxed), expected.len() as u64);
@@ -93,10 +97,11 @@ async fn the_quota_ends_a_capture_and_what_it_took_is_there() {
     bytes_tx.closed().await;
     assert_eq!(all(&kept, true).await, first);
     let error = kept.error().unwrap();
-    assert!(error.contains("of 5000 bytes") && error.contains("--capture-quota"), "{error}");
-    let other = begin(1);
+    assert!(
+        error.contains("of 5000 bytes") && error.contains("--capture-quota"),
+        "{error}"
+    );
     let kept = store.create(store.new_id()).unwrap();
-    drop(other);
     let (bytes_tx, bytes) = mpsc::channel(1);
     kept.write(bytes, None).unwrap();
     bytes_tx.send(begin(4000)).await.unwrap();

@@ -100,7 +100,10 @@ pub(super) async fn list(args: ListArgs) -> Result<()> {
             CaptureState::Running => "running",
             CaptureState::Ended => "ended",
         };
-        let triggered = capture.triggered.as_ref().map(|what| format!("triggered: {what}"));
+        let triggered = capture
+            .triggered
+            .as_ref()
+            .map(|what| format!("triggered: {what}"));
         let notes: Vec<String> = triggered.into_iter().chain(capture.note.clone()).collect();
         table.row([
             capture.id.clone(),
@@ -129,7 +132,10 @@ fn shortened(names: &[String]) -> String {
 pub(super) async fn stop(args: IdArgs) -> Result<()> {
     for id in &args.ids {
         let view: CaptureView = args.client.post(&format!("/v1/captures/{id}/stop"), &()).await?;
-        note(format_args!("{id}: {} packets, {} lost", view.packets, view.dropped));
+        note(format_args!(
+            "{id}: {} packets, {} lost",
+            view.packets, view.dropped
+        ));
     }
     Ok(())
 }

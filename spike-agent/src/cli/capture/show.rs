@@ -27,7 +27,9 @@ pub(super) struct ShowArgs {
 
 pub(super) fn run(args: &ShowArgs) -> Result<()> {
     let find = args.find.as_deref().map(|text| Find::parse(text, CALL_FIELDS));
-    let find = find.transpose().map_err(|error| anyhow::anyhow!("--find: {error}"))?;
+    let find = find
+        .transpose()
+        .map_err(|error| anyhow::anyhow!("--find: {error}"))?;
     let input: Box<dyn Read + Send> = if args.file == Path::new("-") {
         Box::new(stdin())
     } else {
@@ -59,7 +61,11 @@ pub(super) fn run(args: &ShowArgs) -> Result<()> {
         totals.calls,
         totals.flows,
         totals.packets,
-        if totals.is_cut { "; the file ends within a packet" } else { "" }
+        if totals.is_cut {
+            "; the file ends within a packet"
+        } else {
+            ""
+        }
     ));
     Ok(())
 }

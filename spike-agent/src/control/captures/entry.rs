@@ -97,7 +97,8 @@ impl Entry {
             }
             note = view.note;
             if view.state != CaptureState::Ended {
-                note = Some("the agent was killed while it ran: its counts are those of its start".to_owned());
+                note =
+                    Some("the agent was killed while it ran: its counts are those of its start".to_owned());
             }
             (spec, interfaces) = (view.capture, view.interfaces);
         }

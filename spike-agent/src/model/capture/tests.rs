@@ -26,7 +26,11 @@ fn the_normalised_form_means_the_same() {
         r#"{"before":"30s","on":["reset","errors>0.5%","p99>1s"],"after":"0s"}"#,
     ] {
         let spec = capture(body).unwrap();
-        assert_eq!(CaptureSpec::try_from(&RawCapture::from(&spec)), Ok(spec), "{body}");
+        assert_eq!(
+            CaptureSpec::try_from(&RawCapture::from(&spec)),
+            Ok(spec),
+            "{body}"
+        );
     }
 }
 

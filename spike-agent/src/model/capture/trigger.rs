@@ -42,7 +42,8 @@ impl Quantile {
 impl Trigger {
     /// Reads `reset`, `errors>PERCENT%`, `p50>TIME`, `p90>TIME` or `p99>TIME`; space is free.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wanted = || format!("`{text}` is not one of `reset`, `errors>1%`, `p50>TIME`, `p90>TIME`, `p99>1s`");
+        let wanted =
+            || format!("`{text}` is not one of `reset`, `errors>1%`, `p50>TIME`, `p90>TIME`, `p99>1s`");
         let Some((what, limit)) = text.split_once('>') else {
             return if text.trim() == "reset" {
                 Ok(Self::Reset)
@@ -52,7 +53,9 @@ impl Trigger {
         };
         let (what, limit) = (what.trim(), limit.trim());
         if what == "errors" {
-            let share = limit.strip_suffix('%').and_then(|number| number.trim().parse().ok());
+            let share = limit
+                .strip_suffix('%')
+                .and_then(|number| number.trim().parse().ok());
             return match share {
                 Some(share) if (0.0..100.0).contains(&share) => Ok(Self::Errors(share)),
                 _ => Err(format!("`{limit}` is not a share from 0% to below 100%")),
