@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
+mod capture;
 mod observe;
 
 use anyhow::Result;
@@ -16,11 +17,13 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Capture(capture::Options),
     Observe(observe::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Capture(options) => capture::run(options),
         Bench::Observe(options) => observe::run(options),
     }
 }

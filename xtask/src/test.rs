@@ -15,7 +15,7 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-pub(crate) const PROGRAMS: [&str; 11] = [
+pub(crate) const PROGRAMS: [&str; 15] = [
     "nginx",
     "redis-server",
     "h2load",
@@ -24,6 +24,10 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "iperf3",
     "tshark",
     "capinfos",
+    "editcap",
+    "mergecap",
+    "tcpdump",
+    "openssl",
     "bpftool",
     "wrk",
     "ip",

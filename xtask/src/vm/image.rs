@@ -14,7 +14,7 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 10] = [
+const SMALL_PROGRAMS: [&str; 11] = [
     "getent",
     "mount",
     "redis-benchmark",
@@ -24,6 +24,7 @@ const SMALL_PROGRAMS: [&str; 10] = [
     "sleep",
     "tc",
     "true",
+    "umount",
     "unshare",
 ];
 

@@ -12,7 +12,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::segment::Segment;
 use crate::{
@@ -115,8 +115,7 @@ pub(super) async fn remove(
 }
 
 /// How a capture is to be read.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reading {
     /// Of a kept capture: goes on while it grows. Else what is there now.
@@ -154,7 +153,11 @@ struct PcapngFile(Vec<u8>);
 /// token, although it is a GET.
 #[utoipa::path(
     get, path = "/v1/captures/{id}/pcapng", operation_id = "readCapture", tag = "capture",
-    params(("id" = String, Path), Reading),
+    params(
+        ("id" = String, Path),
+        ("follow" = Option<bool>, Query, description = "Of a kept capture: true, as without it, goes on while it grows; false ends with what is there now"),
+        ("format" = Option<FileFormat>, Query, description = "pcapng, as without it, or pcap"),
+    ),
     security((), ("token" = [])),
     responses(
         (status = OK, description = "The packets", body = PcapngFile, content_type = "application/x-pcapng"),
