@@ -5,6 +5,8 @@ set -euo pipefail
 least=1.95                 # rust-version of the workspace
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
+mermaid_version=11
+jsdom_version=29
 
 usage() {
     cat <<'TEXT'
@@ -241,13 +243,27 @@ install_lint_tools() {
 
 # --- programs of the system tests -----------------------------------------------------------------------------------
 
+# Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
+install_mermaid() {
+    local dir
+    dir=$(dirname "$0")/../target/mermaid
+    [ ! -d "$dir/node_modules/mermaid" ] || return 0
+    have npm || { step "no npm: Mermaid's parser is done without"; return 0; }
+    step "npm install mermaid, jsdom in target/mermaid"
+    mkdir -p "$dir"
+    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
+        "mermaid@$mermaid_version" "jsdom@$jsdom_version" ||
+        { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
+}
+
 install_test_programs() {
     local pair program package wanted=()
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
         capinfos:wireshark-common editcap:wireshark-common mergecap:wireshark-common openssl:openssl bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
         h2load:nghttp2-client dnsmasq:dnsmasq-base \
-        tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
+        tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd \
+        dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux perl:perl node:nodejs python3:python3; do
         IFS=: read -r program package other <<<"$pair"
         have "$program" && continue
         apt_update
@@ -256,6 +272,12 @@ install_test_programs() {
         fi
         wanted+=("$package")
     done
+    # The distribution's own Python reads GraphML with it.
+    if ! /usr/bin/python3 -c 'import networkx' 2>/dev/null; then
+        apt_update
+        wanted+=(python3-networkx)
+    fi
+    install_mermaid
     if [ ${#wanted[@]} = 0 ]; then
         step "test programs: all there"
         return 0

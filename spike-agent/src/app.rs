@@ -4,6 +4,7 @@ mod calls;
 mod captures;
 mod export;
 mod glue;
+mod map;
 mod planes;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use calls::Calls;
 use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
+use map::MapKeeper;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -147,12 +149,16 @@ async fn serve(config: AgentConfig) -> Result<()> {
         otlp: config.otlp.clone(),
     };
     let exporter = Exporter::start(Arc::new(source), settings, stop.clone())?;
+    let map = Arc::new(MapKeeper::new(&config, Arc::clone(&kernel), Arc::clone(&calls)));
+    let map_stop = CancellationToken::new();
+    let keeping = tokio::spawn(Arc::clone(&map).run(map_stop.clone()));
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
         book: Arc::clone(&book),
         calls,
+        map,
         exporter,
         services,
         cgroups,
@@ -181,6 +187,8 @@ async fn serve(config: AgentConfig) -> Result<()> {
     _ = planes.settle().await;
     captures.finish(LAST_PACKETS).await;
     planes.execs.end_all();
+    map_stop.cancel();
+    _ = keeping.await;
     planes.exporter.finish(LAST_PUSH).await;
     info!("stopped");
     drop(lock);

@@ -3,6 +3,7 @@
 mod captures;
 mod error;
 mod execs;
+mod map;
 mod planes;
 
 use std::sync::Arc;
@@ -12,6 +13,10 @@ pub use error::ControlError;
 pub use planes::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
+
+/// What the map can be drawn as, for the doors.
+pub use crate::topology::DrawFormat;
+pub use map::MapQuery;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{

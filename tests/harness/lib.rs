@@ -7,6 +7,7 @@ pub mod helper;
 pub mod init;
 pub mod needs;
 pub mod oracle;
+pub mod shop;
 pub mod workload;
 pub mod world;
 

@@ -10,6 +10,7 @@ mod chance;
 mod effects;
 mod exec;
 mod latency;
+mod map;
 mod namespaces;
 mod observe;
 mod safety;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
+        ("map", map::TESTS),
         ("effects", effects::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),

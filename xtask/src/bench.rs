@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
 mod capture;
+mod map;
 mod observe;
 
 use anyhow::Result;
@@ -18,12 +19,14 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Capture(capture::Options),
+    Map(map::Options),
     Observe(observe::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Capture(options) => capture::run(options),
+        Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
     }
 }

@@ -33,6 +33,9 @@ pub(crate) const PROGRAMS: [&str; 15] = [
     "ip",
 ];
 
+/// What the tests of the map run besides; in the virtual machines, which have none of these, they are skipped.
+const MAP_PROGRAMS: [&str; 6] = ["dot", "rsvg-convert", "tmux", "perl", "node", "python3"];
+
 /// Run all tests: unit and property tests, then the system tests.
 ///
 /// The system tests need root and real servers. As root they must run, and so they must where `sudo` asks for no
@@ -109,6 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
+        .chain(MAP_PROGRAMS)
         .filter(|program| !installed(program))
         .collect();
     if !missing.is_empty() {

@@ -208,6 +208,9 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         capture_dir: None,
         capture_quota: 0,
         services: Vec::new(),
+        history_step: std::time::Duration::from_secs(10),
+        history_size: 0,
+        analysis: crate::model::Thresholds::default(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();

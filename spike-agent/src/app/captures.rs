@@ -5,7 +5,9 @@
 mod counts;
 mod flows;
 mod legs;
+mod packet;
 mod reader;
+mod taps;
 mod watch;
 mod who;
 
@@ -14,8 +16,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use anyhow::{Context, Result, bail};
-use spike_common::packet::{MAX_SLOTS, link_key};
+use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -28,14 +29,14 @@ use crate::control::{CaptureCounts, CaptureHandle, CaptureOutput};
 use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::Kernel;
 use crate::kernel::links::Link;
-use crate::kernel::tap::Tap;
-use crate::model::capture::{Legs as WantedLegs, MAX_SNAPLEN, Trigger};
-use crate::model::rule::{Capabilities, Compiled, compile_taps};
+use crate::model::capture::{Legs as WantedLegs, Trigger};
+use crate::model::rule::Capabilities;
 use crate::model::{CaptureSpec, FieldError, Selector};
 use crate::safety::Journal;
 use counts::Counts;
 use legs::Legs;
 use reader::Reader;
+use taps::Running;
 
 /// Packets between the ring buffer and a session; beyond it they are dropped and counted.
 const QUEUE: usize = 65_536;
@@ -66,15 +67,6 @@ pub(super) struct Captures {
     calls: OnceLock<Arc<Calls>>,
     /// Addresses of the agent's namespace, as of the latest start.
     own_addresses: Mutex<Vec<IpAddr>>,
-}
-
-#[derive(Default)]
-struct Running {
-    sessions: Vec<Arc<Session>>,
-    /// By [`link_key`], with how many captures use it.
-    taps: HashMap<u64, (Tap, u32)>,
-    /// Number of each namespace that is watched, by its inode, with how many taps are in it.
-    slots: HashMap<u64, (u32, u32)>,
 }
 
 /// One capture, as far as packets are chosen for it.
@@ -120,7 +112,7 @@ impl Captures {
         captures.parts.kernel.read_packets(move |packet| match packet {
             Some((header, bytes)) => {
                 reader.packet(header, bytes);
-                true
+                None
             }
             None => reader.rest(),
         })?;
@@ -244,120 +236,6 @@ impl Captures {
         Ok((id, CaptureOutput::Kept(kept)))
     }
 
-    fn add(&self, session: &Arc<Session>) -> Result<()> {
-        let mut running = self.lock();
-        if running.sessions.is_empty() {
-            self.clock_offset
-                .store(realtime_less_boottime(), Ordering::Relaxed);
-        }
-        *self.own_addresses.lock().unwrap_or_else(PoisonError::into_inner) =
-            crate::kernel::links::own_addresses();
-        running.sessions.push(Arc::clone(session));
-        let started = self
-            .follow(&running)
-            .and_then(|()| self.tap(&mut running, session));
-        self.generation.fetch_add(1, Ordering::Release);
-        drop(running);
-        if started.is_err() {
-            self.remove(&session.id);
-        }
-        started
-    }
-
-    /// Puts taps on the session's interfaces, unless they are there.
-    fn tap(&self, running: &mut Running, session: &Session) -> Result<()> {
-        let mut positions = HashMap::new();
-        let outcome = (0..).zip(&session.links).try_for_each(|(position, link)| {
-            let slot = running.slot(link)?;
-            let key = link_key(slot, link.index);
-            if let Some((_, users)) = running.taps.get_mut(&key) {
-                *users += 1;
-            } else {
-                let tap = Tap::attach(&self.parts.kernel, link, slot, &self.parts.journal);
-                let tap = tap.inspect_err(|_| running.leave(link))?;
-                running.taps.insert(key, (tap, 1));
-            }
-            positions.insert(key, position);
-            Ok(())
-        });
-        // What was tapped until a failure is given back by it.
-        _ = session.positions.set(positions);
-        outcome
-    }
-
-    fn remove(&self, id: &str) {
-        let mut running = self.lock();
-        let Some(position) = running.sessions.iter().position(|session| session.id == id) else {
-            return;
-        };
-        let session = running.sessions.remove(position);
-        for (key, position) in session.positions.get().into_iter().flatten() {
-            if let Some((_, users)) = running.taps.get_mut(key) {
-                *users -= 1;
-                if *users == 0 {
-                    running.taps.remove(key);
-                }
-            }
-            running.leave(&session.links[*position as usize]);
-        }
-        if let Err(error) = self.follow(&running) {
-            tracing::warn!("narrow the capture rules: {error:#}");
-        }
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// Ends all that run, so that their files are whole and nothing stays on an interface.
-    pub(super) async fn finish(&self, most: std::time::Duration) {
-        for session in &self.lock().sessions {
-            session.stop.cancel();
-        }
-        let all_ended = async {
-            while !self.lock().sessions.is_empty() {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        };
-        _ = tokio::time::timeout(most, all_ended).await;
-        let mut running = self.lock();
-        running.sessions.clear();
-        running.taps.clear();
-    }
-
-    /// Follows cgroups that come below selected ones.
-    pub(super) fn refresh(&self) {
-        let running = self.lock();
-        if running
-            .sessions
-            .iter()
-            .any(|session| session.selector.from.cgroup.is_some())
-        {
-            _ = self.follow(&running);
-        }
-    }
-
-    /// Puts the rules of the running captures in force.
-    fn follow(&self, running: &Running) -> Result<()> {
-        let sessions = &running.sessions;
-        let selectors: Vec<&Selector> = sessions.iter().map(|session| &session.selector).collect();
-        let compiled = if selectors.is_empty() {
-            Compiled::default()
-        } else {
-            compile_taps(
-                &selectors,
-                &|path: &str| self.parts.cgroups.leaves(path),
-                &self.parts.capabilities,
-            )
-        };
-        // A filter sees what it looks at, however little is kept.
-        let wanted = |session: &Arc<Session>| {
-            let looked_at = session.filter.as_ref().map_or(0, Filter::looks_at);
-            session.snaplen.max(looked_at).min(MAX_SNAPLEN)
-        };
-        let snaplen = sessions.iter().map(wanted).max().unwrap_or(0);
-        let wants_own = sessions.iter().any(|session| session.legs.1);
-        self.wants_own.store(wants_own, Ordering::Relaxed);
-        self.parts.kernel.set_taps(&compiled, snaplen, !wants_own)
-    }
-
     /// Learns that the agent goes on to `remote` from `local` for the connection that came from `client`.
     pub(super) fn carried(
         &self,
@@ -380,38 +258,6 @@ impl Captures {
     }
 }
 
-impl Running {
-    /// The number of an interface's namespace, for one more of its interfaces.
-    fn slot(&mut self, link: &Link) -> Result<u32> {
-        let Some(place) = &link.place else { return Ok(0) };
-        if let Some((slot, users)) = self.slots.get_mut(&place.inode) {
-            *users += 1;
-            return Ok(*slot);
-        }
-        let taken: Vec<u32> = self.slots.values().map(|(slot, _)| *slot).collect();
-        let Some(free) = (1..MAX_SLOTS as u32).find(|slot| !taken.contains(slot)) else {
-            bail!(
-                "watch {}: captures watch {} network namespaces, and no more can be; name fewer",
-                link.shown(),
-                MAX_SLOTS - 1
-            );
-        };
-        self.slots.insert(place.inode, (free, 1));
-        Ok(free)
-    }
-
-    /// One interface of its namespace less.
-    fn leave(&mut self, link: &Link) {
-        let Some(place) = &link.place else { return };
-        if let Some((_, users)) = self.slots.get_mut(&place.inode) {
-            *users -= 1;
-            if *users == 0 {
-                self.slots.remove(&place.inode);
-            }
-        }
-    }
-}
-
 fn interface(link: &Link, spec: &CaptureSpec) -> Interface {
     Interface {
         name: link.shown(),
@@ -427,13 +273,4 @@ fn link_type(link: &Link) -> LinkType {
     } else {
         LinkType::Raw
     }
-}
-
-fn realtime_less_boottime() -> i64 {
-    let nanoseconds = |clock| {
-        let now = rustix::time::clock_gettime(clock);
-        now.tv_sec * 1_000_000_000 + now.tv_nsec
-    };
-    let boot = nanoseconds(rustix::time::ClockId::Boottime);
-    nanoseconds(rustix::time::ClockId::Realtime) - boot
 }

@@ -1,6 +1,6 @@
 //! The running planes as the operator's verbs reach them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use spike_common::rule::REDIRECT;
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
+use super::map::MapKeeper;
 use crate::capture::store::Kept;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
@@ -24,9 +25,10 @@ use crate::fault::book::{ArmedFault, Book};
 use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError};
+use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
+use crate::model::{CaptureSpec, FieldError, Thresholds, Window};
 use crate::proxy::namespaces::Namespaces;
+use crate::topology::{Facts, Observed, RecentCall, Step};
 
 /// Everything that runs.
 pub(super) struct LivePlanes {
@@ -35,6 +37,7 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) calls: Arc<Calls>,
+    pub(super) map: Arc<MapKeeper>,
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
@@ -74,12 +77,30 @@ impl Planes for LivePlanes {
 
     fn service_map(&self) -> Result<MapView> {
         let mut map = self.calls.service_map()?;
-        map.losses = losses(
-            &self.kernel,
-            &[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull],
-        );
-        map.losses.retain(|loss| loss.count > 0);
+        map.losses = self.map_losses();
         Ok(map)
+    }
+
+    fn observed(&self, window: Window, steps: bool) -> Result<Observed> {
+        let mut observed = self.map.observed(window, steps)?;
+        observed.losses = self.map_losses();
+        Ok(observed)
+    }
+
+    fn edge_steps(&self, id: u64, window: Window) -> Result<Vec<Step>> {
+        self.map.edge_steps(id, window)
+    }
+
+    fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        self.map.recent(window)
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        self.map.thresholds()
+    }
+
+    fn host(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 
     fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
@@ -195,6 +216,14 @@ impl LivePlanes {
         for task in ends.chain(listeners.iter().map(|(_, task)| task)) {
             self.services.of(task);
         }
+    }
+
+    /// What is not on the map; only what was seen to be lost.
+    fn map_losses(&self) -> Vec<CounterView> {
+        let counters = [Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull];
+        let mut losses = losses(&self.kernel, &counters);
+        losses.retain(|loss| loss.count > 0);
+        losses
     }
 
     /// Whether the kernel answers this fault's calls itself.

@@ -224,7 +224,10 @@ impl Session {
             return self.stream.packet(&packet).await;
         }
         self.held_bytes += packet.data.len();
-        self.held.push_back((Instant::now(), packet));
+        // Some come late, once it is known whom they are for.
+        let earlier = |(_, held): &(Instant, PacketRecord)| held.timestamp_ns <= packet.timestamp_ns;
+        let place = self.held.iter().rposition(earlier).map_or(0, |before| before + 1);
+        self.held.insert(place, (Instant::now(), packet));
         while self.held_bytes > HOLD_BYTES {
             self.write_first().await?;
         }

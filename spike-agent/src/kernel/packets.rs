@@ -10,27 +10,25 @@ use spike_common::packet::PacketHeader;
 use super::tables::plain;
 use super::{Kernel, lock};
 
-/// How often the thread looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(500);
 /// Packets between two calls without one.
 const BATCH: usize = 1024;
 
 impl Kernel {
-    /// `hooks/tap --packets--> handle`, until `handle` says that nobody wants them any more. `handle` is called without
-    /// a packet after each batch, and at times when there is none.
+    /// `hooks/tap --packets--> handle`, until `handle` says that nobody wants them any more, by none. `handle` is called
+    /// without a packet after each batch, and when there has been none for the time that it said last.
     ///
     /// # Errors
     /// When they are already being read, or there can be no more threads.
     pub fn read_packets(
         &self,
-        mut handle: impl FnMut(Option<(&PacketHeader, &[u8])>) -> bool + Send + 'static,
+        mut handle: impl FnMut(Option<(&PacketHeader, &[u8])>) -> Option<Duration> + Send + 'static,
     ) -> Result<()> {
         let mut ring = lock(&self.packets)
             .take()
             .context("the packets are already being read")?;
         let read = move || {
-            let most = Timespec::try_from(LOOK).ok();
-            loop {
+            while let Some(most) = handle(None) {
+                let most = Timespec::try_from(most).ok();
                 {
                     let fd = ring.as_fd();
                     // A signal or a time that is up: looked at all the same.
@@ -42,11 +40,8 @@ impl Kernel {
                         && let Some(bytes) = item.get(size_of::<PacketHeader>()..)
                     {
                         let length = bytes.len().min(header.captured as usize);
-                        handle(Some((&header, &bytes[..length])));
+                        _ = handle(Some((&header, &bytes[..length])));
                     }
-                }
-                if !handle(None) {
-                    return;
                 }
             }
         };

@@ -1,9 +1,11 @@
 //! A fault in words: the arguments of `spike fault add` and the string of `spike exec --fault`.
 
+mod edge;
 mod end;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use edge::{edge_words, to_words};
 pub use end::EndWords;
 
 use super::{Direction, FieldError, RawEffect, RawFault};

@@ -52,7 +52,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     stage.start("server", "iperf3", &["-s", "-p", PORT, "-B", "127.0.0.1"])?;
     stage.start_agent()?;
     sleep(PAUSE);
-    println!("{}", text_of(Command::new("dumpcap").arg("--version"))?.lines().next().unwrap_or(""));
+    println!(
+        "{}",
+        text_of(Command::new("dumpcap").arg("--version"))?
+            .lines()
+            .next()
+            .unwrap_or("")
+    );
     println!(
         "{} bytes a datagram, {} s each\n{:>12}  {:>12} {:>10} {:>8}  {:>12} {:>10} {:>8}",
         options.bytes, options.seconds, "sent/s", "dumpcap", "lost", "", "spike", "lost", ""
@@ -82,15 +88,33 @@ fn measure(stage: &Stage, rate: u64, options: &Options) -> Result<(Taken, Taken)
     let files = ["dumpcap.pcapng", "spike.pcapng"].map(|name| stage.state_dir().join(name));
     let [theirs, ours] = files.each_ref().map(|file| file.to_string_lossy().into_owned());
     let filter = format!("udp port {PORT}");
-    let mut dumpcap = stage.command("dumpcap", "dumpcap", &["-q", "-i", "lo", "-f", &filter, "-w", &theirs]);
+    let mut dumpcap = stage.command(
+        "dumpcap",
+        "dumpcap",
+        &["-q", "-i", "lo", "-f", &filter, "-w", &theirs],
+    );
     let dumpcap = spawn(&mut dumpcap)?;
     let to = format!("port={PORT}");
-    let args = ["capture", "run", "-i", "lo", "--to", &to, "-f", "udp", "-o", &ours];
+    let args = [
+        "capture", "run", "-i", "lo", "--to", &to, "-f", "udp", "-o", &ours,
+    ];
     let spike = spawn(&mut stage.spike_command(&args))?;
     sleep(PAUSE);
     let bits = (rate * options.bytes * 8).to_string();
     let (bytes, seconds) = (options.bytes.to_string(), options.seconds.to_string());
-    let args = ["-c", "127.0.0.1", "-p", PORT, "-u", "-b", &bits, "-l", &bytes, "-t", &seconds];
+    let args = [
+        "-c",
+        "127.0.0.1",
+        "-p",
+        PORT,
+        "-u",
+        "-b",
+        &bits,
+        "-l",
+        &bytes,
+        "-t",
+        &seconds,
+    ];
     let sent = text_of(&mut stage.command("client", "iperf3", &args));
     sleep(PAUSE);
     let (dumpcap, spike) = (end(dumpcap)?, end(spike)?);
@@ -115,7 +139,9 @@ fn spawn(command: &mut Command) -> Result<Child> {
 
 /// Ends a program by Ctrl-C; gives what it said.
 fn end(child: Child) -> Result<String> {
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()?;
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {

@@ -221,6 +221,11 @@ impl Stage {
         self.dir.join("state")
     }
 
+    /// Process id of the agent, while it runs.
+    pub(crate) fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
     /// Leaves everything running, and gives the path of a script that ends it.
     pub(crate) fn leave(mut self) -> Result<PathBuf> {
         let agent = self.agent.iter().chain(&self.children);

@@ -1,29 +1,30 @@
 //! Gives each packet to the captures that chose it; runs on the thread that empties the ring buffer.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use spike_common::counter::Counter;
 use spike_common::packet::{
-    EGRESS, FLOW_OWN, FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES, link_key,
+    EGRESS, FLOW_OWN, FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SERVES, link_key,
 };
 
 use super::flows::{Decision, FlowId, Flows};
-use super::legs::Leg;
+use super::packet::{as_the_application_saw, ends, is_sampled, resets, slice, wants};
 use super::who::Who;
 use super::{Captures, Session};
 use crate::capture::once::Once;
 use crate::capture::record::{About, Direction, LinkType, PacketRecord};
-use crate::capture::rewrite::{Rewrite, rewrite};
-use crate::model::{Caller, Selector};
 
 /// Packets of the agent's own connections of which it is not known yet whom they are for.
 const MOST_UNDECIDED: usize = 4096;
+/// How long the thread waits for packets before it looks whether it is still wanted.
+const REST: Duration = Duration::from_millis(500);
+/// The same, while there is something to decide.
+const SOON: Duration = Duration::from_millis(20);
 /// Nanoseconds after which it will not be known any more.
 const UNDECIDED_NS: u64 = 10_000_000_000;
 
@@ -73,13 +74,11 @@ impl Reader {
         }
     }
 
-    /// Between two batches of packets; false when there will be no captures any more.
-    pub(super) fn rest(&mut self) -> bool {
-        let Some(captures) = self.captures.upgrade() else {
-            return false;
-        };
+    /// Between two batches of packets; how long to wait for the next, none when there will be no captures any more.
+    pub(super) fn rest(&mut self) -> Option<Duration> {
+        let captures = self.captures.upgrade()?;
         if self.watched.is_empty() {
-            return true;
+            return Some(REST);
         }
         let lost = captures.parts.kernel.counter(Counter::TapRingFull);
         let new = u32::try_from(lost.saturating_sub(self.lost_in_ring)).unwrap_or(u32::MAX);
@@ -98,7 +97,7 @@ impl Reader {
                 self.take(&captures, &header, &bytes);
             }
         }
-        true
+        Some(if self.undecided.is_empty() { REST } else { SOON })
     }
 
     /// Takes a packet.
@@ -308,96 +307,4 @@ impl Reader {
         self.undecided.clear();
         self.generation = generation;
     }
-}
-
-/// One connection in so many, by its ends as the application has them; both legs of one alike.
-fn is_sampled(
-    sample: u32,
-    header: &PacketHeader,
-    leg: Option<&Leg>,
-    ends: Option<(SocketAddr, SocketAddr)>,
-) -> bool {
-    if sample <= 1 {
-        return true;
-    }
-    let mut hasher = DefaultHasher::new();
-    match (leg, ends) {
-        (Some(leg), _) => leg.cookie.hash(&mut hasher),
-        (None, _) if header.flags & FLOW_REDIRECTED != 0 => header.cookie.hash(&mut hasher),
-        (None, Some((a, b))) => (a.min(b), a.max(b)).hash(&mut hasher),
-        (None, None) => {}
-    }
-    hasher.finish().is_multiple_of(u64::from(sample))
-}
-
-/// The agent's fine decision, where the kernel may have chosen too much.
-fn wants(
-    selector: &Selector,
-    header: &PacketHeader,
-    caller: Option<&Caller>,
-    ends: Option<(SocketAddr, SocketAddr)>,
-) -> bool {
-    if selector.is_empty() {
-        return true;
-    }
-    let nobody = Caller::default();
-    if header.flags & TASK_KNOWN != 0 {
-        return selector.matches(caller.unwrap_or(&nobody), header.original.socket_addr());
-    }
-    ends.is_some_and(|(source, destination)| {
-        selector.matches(&nobody, destination) || selector.matches(&nobody, source)
-    })
-}
-
-/// Puts the address that the application asked for in the place of the agent's listener.
-fn as_the_application_saw(
-    frame: &mut [u8],
-    link_type: LinkType,
-    header: &PacketHeader,
-    ends: Option<(SocketAddr, SocketAddr)>,
-) {
-    let Some((source, destination)) = ends else { return };
-    let listener = if header.flags & TASK_SENDS != 0 {
-        destination
-    } else {
-        source
-    };
-    let original = header.original.socket_addr();
-    let change = Rewrite {
-        from: (listener.ip(), listener.port()),
-        to: (original.ip(), original.port()),
-    };
-    rewrite(frame, link_type, &change);
-}
-
-fn slice(bytes: &[u8], link_type: LinkType) -> Option<LaxSlicedPacket<'_>> {
-    match link_type {
-        LinkType::Ethernet => LaxSlicedPacket::from_ethernet(bytes).ok(),
-        LinkType::Raw => LaxSlicedPacket::from_ip(bytes).ok(),
-    }
-}
-
-fn resets(packet: &LaxSlicedPacket<'_>) -> bool {
-    matches!(&packet.transport, Some(TransportSlice::Tcp(tcp)) if tcp.rst())
-}
-
-/// Source and destination of an IP packet; ports 0 where it has none.
-fn ends(packet: &LaxSlicedPacket<'_>) -> Option<(SocketAddr, SocketAddr)> {
-    let (source, destination) = match packet.net.as_ref()? {
-        LaxNetSlice::Ipv4(ip) => (
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-        ),
-        LaxNetSlice::Ipv6(ip) => (
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-        ),
-        LaxNetSlice::Arp(_) => return None,
-    };
-    let (from, to) = match &packet.transport {
-        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
-        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-        _ => (0, 0),
-    };
-    Some((SocketAddr::new(source, from), SocketAddr::new(destination, to)))
 }
