@@ -5,6 +5,7 @@ mod captures;
 mod export;
 mod glue;
 mod map;
+mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Doors;
+use crate::audit::Audit;
 use crate::capture::store::Store;
-use crate::config::{AgentConfig, LogLevel};
+use crate::config::{AgentConfig, Listen, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Settings};
@@ -29,16 +31,19 @@ use crate::fault::book::Book;
 use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
 use crate::kernel::Kernel;
 use crate::model::rule::{Capabilities, CgroupIds};
+use crate::model::view::Actor;
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
+use crate::toxiproxy;
 use calls::Calls;
 use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
+use packets::Packets;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -89,6 +94,10 @@ async fn serve(config: AgentConfig) -> Result<()> {
     }
     let journal = Arc::new(Journal::open(&lock)?);
     let doors = Doors::bind(&config).await?;
+    let toxiproxy = match config.toxiproxy {
+        Listen::Off => None,
+        Listen::At(address) => Some(toxiproxy::Door::bind(address).await?),
+    };
 
     let log = matches!(config.log_level, LogLevel::Debug | LogLevel::Trace);
     let kernel = Arc::new(Kernel::start(&cgroup, log)?);
@@ -129,7 +138,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let proxy = Proxy::new(originals, book.subscribe());
     let namespaces = Namespaces::new(
         Arc::new(KernelListeners(Arc::clone(&kernel))),
-        Arc::new(ServeByProxy(proxy)),
+        Arc::new(ServeByProxy(Arc::clone(&proxy))),
         stop.clone(),
     );
     follow_wanted(&kernel, Arc::clone(&namespaces))?;
@@ -152,6 +161,12 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let map = Arc::new(MapKeeper::new(&config, Arc::clone(&kernel), Arc::clone(&calls)));
     let map_stop = CancellationToken::new();
     let keeping = tokio::spawn(Arc::clone(&map).run(map_stop.clone()));
+    let packets = Packets::new(
+        Arc::clone(&kernel),
+        Arc::clone(&journal),
+        Arc::clone(&cgroups),
+        capabilities,
+    );
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
@@ -162,29 +177,39 @@ async fn serve(config: AgentConfig) -> Result<()> {
         exporter,
         services,
         cgroups,
+        processes,
+        proxy,
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
         captures_kept: Mutex::new(kept),
+        packets,
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
-    let expirer = Arc::clone(&book);
-    tokio::spawn(async move { expirer.expire().await });
+    let control = control.with_audit(Audit::new(&config.state_dir));
+    tokio::spawn(control.clone().watch_faults());
+    if let Some(door) = toxiproxy {
+        let (control, proxy, stop) = (control.clone(), Arc::clone(&planes.proxy), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = door.serve(&control, proxy, stop).await {
+                warn!("{error:#}");
+            }
+        });
+    }
     tokio::spawn(follow(Arc::clone(&planes), Arc::clone(&captures), stop.clone()));
     tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
-    tokio::spawn(signals(control.clone(), stop.clone()));
+    tokio::spawn(signals(control.by(Actor::by("signal")), stop.clone()));
 
     info!(
         "ready: observing {}, answering on {}",
         cgroup.display(),
         config.socket.display()
     );
-    let served = doors.serve(control, stop.clone()).await;
+    let served = doors.serve(control.clone(), stop.clone()).await;
     stop.cancel();
-    _ = book.clear();
-    _ = planes.settle().await;
+    control.fault_stop().await;
     captures.finish(LAST_PACKETS).await;
     planes.execs.end_all();
     map_stop.cancel();

@@ -142,6 +142,9 @@ mod tests {
             "spike fault add latency --delay 200ms --jitter 50ms --from process=curl --to port=8080 --percent 50 \
              --ttl 10m --name slow",
             "spike fault add refuse --everything --socket /s --json",
+            "spike fault change slow latency --delay 100ms --percent 10",
+            "spike fault add latency --delay 1s --to port=1 --then reset --existing reset --dry-run --abort-when errors=5",
+            "spike fault log --last 5 --json",
             "spike fault list --json",
             "spike fault remove slow fast",
             "spike fault clear",

@@ -43,6 +43,8 @@ pub struct AgentConfig {
     pub log_level: LogLevel,
     /// What decoding of protocols may take, in percent of one processor core; 0 turns it off.
     pub decode_budget: f64,
+    /// Loopback address at which Toxiproxy's API is spoken, or off.
+    pub toxiproxy: Listen,
     /// Edges that have metrics of their own; the rest is summed up.
     pub metrics_edges: u16,
     /// Where metrics and spans are pushed to.
@@ -101,6 +103,9 @@ pub struct Said {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     #[serde(default, deserialize_with = "said_percent")]
     decode_budget: Option<f64>,
+    /// Speak Toxiproxy's HTTP API, too, at this loopback address, such as 127.0.0.1:8474 [default: off]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    toxiproxy: Option<Listen>,
     /// Edges of the map with metrics of their own; those with less traffic are summed up [default: 2000]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=8192))]
     metrics_edges: Option<u16>,
@@ -180,6 +185,7 @@ impl AgentConfig {
                 .decode_budget
                 .or(file.decode_budget)
                 .unwrap_or(DEFAULT_BUDGET),
+            toxiproxy: line.toxiproxy.or(file.toxiproxy).unwrap_or(Listen::Off),
             metrics_edges,
             otlp: endpoint.map(|endpoint| Otlp {
                 endpoint,

@@ -3,6 +3,7 @@
 mod captures;
 mod error;
 mod execs;
+mod faults;
 mod map;
 mod planes;
 
@@ -20,13 +21,13 @@ pub use map::MapQuery;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{
+    audit::Audit,
     export::Format,
     fault::book::{ArmedFault, Book},
     model::{
-        CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault,
+        CALL_FIELDS, CaptureSpec, FieldError, Find, RawCapture,
         view::{
-            CallEvent, CaptureView, EdgeDetailView, ExecView, FaultList, FaultView, MapView, PanicView,
-            ServiceList, Status,
+            Actor, AuditEvent, CallEvent, CaptureView, EdgeDetailView, ExecView, MapView, ServiceList, Status,
         },
     },
     topology::services,
@@ -39,6 +40,10 @@ pub struct Control {
     planes: Arc<dyn Planes>,
     captures: Arc<Captures>,
     execs: Arc<Execs>,
+    /// Where it is written down what is done with faults; none in tests.
+    audit: Option<Arc<Audit>>,
+    /// Who does it.
+    actor: Arc<Actor>,
 }
 
 impl Control {
@@ -50,6 +55,17 @@ impl Control {
             planes,
             captures,
             execs: Arc::default(),
+            audit: None,
+            actor: Arc::new(Actor::by("agent")),
+        }
+    }
+
+    /// The same, with what is done with faults written down.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self {
+            audit: Some(Arc::new(audit)),
+            ..self
         }
     }
 
@@ -104,73 +120,6 @@ impl Control {
     pub async fn metrics(&self, format: Format) -> Result<String, ControlError> {
         let text = self.planes.metrics(format).await;
         text.map_err(|error| ControlError::internal("read the metrics", &error))
-    }
-
-    /// Arms a fault; answers once it is in force.
-    pub async fn fault_add(&self, raw: &RawFault) -> Result<FaultView, ControlError> {
-        let fault = Fault::try_from(raw)?;
-        self.check_cgroup(fault.selector.from.cgroup.as_deref())?;
-        let armed = self.book.add(fault)?;
-        if let Err(error) = self.planes.settle().await {
-            self.book.remove_where(|other| other.id == armed.id);
-            return Err(ControlError::unavailable("put the fault in force", &error));
-        }
-        tracing::info!(
-            fault = armed.fault.name,
-            effect = armed.fault.effect.kind(),
-            "fault armed"
-        );
-        Ok(self.fault_view(&armed))
-    }
-
-    /// All armed faults.
-    pub fn faults(&self) -> FaultList {
-        FaultList {
-            faults: self
-                .book
-                .list()
-                .iter()
-                .map(|armed| self.fault_view(armed))
-                .collect(),
-        }
-    }
-
-    /// One armed fault.
-    pub fn fault(&self, name: &str) -> Result<FaultView, ControlError> {
-        let armed = self
-            .book
-            .get(name)
-            .ok_or_else(|| ControlError::no_such("fault", name))?;
-        Ok(self.fault_view(&armed))
-    }
-
-    /// Removes a fault; answers, with its last counts, once it is out of force.
-    pub async fn fault_remove(&self, name: &str) -> Result<FaultView, ControlError> {
-        let armed = self
-            .book
-            .get(name)
-            .ok_or_else(|| ControlError::no_such("fault", name))?;
-        // The kernel's counts go with its rules.
-        let view = self.fault_view(&armed);
-        self.remove_where(|other| other.id == armed.id).await?;
-        Ok(view)
-    }
-
-    /// Removes all faults; answers, with their names, once they are out of force.
-    pub async fn fault_clear(&self) -> Result<Vec<String>, ControlError> {
-        self.remove_where(|_| true).await
-    }
-
-    /// Everything off: removes all faults and stops all captures.
-    pub async fn panic(&self) -> Result<PanicView, ControlError> {
-        let captures = self.capture_stop_all();
-        let faults = self.fault_clear().await?;
-        tracing::warn!(
-            faults = faults.len(),
-            captures = captures.len(),
-            "panic: everything is off"
-        );
-        Ok(PanicView { faults, captures })
     }
 
     /// Starts a capture; answers once it takes packets.
@@ -260,25 +209,11 @@ impl Control {
         self.captures.stop_of_cgroup(&exec.cgroup);
         let is_its_own =
             |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
-        let removed = self.remove_where(is_its_own).await;
+        let removed = self.remove_where(AuditEvent::CommandEnded, is_its_own).await;
         self.planes
             .exec_end(id)
             .map_err(|error| ControlError::internal("free the command's cgroup", &error))?;
         removed.map(drop)
-    }
-
-    async fn remove_where(
-        &self,
-        is_chosen: impl Fn(&ArmedFault) -> bool,
-    ) -> Result<Vec<String>, ControlError> {
-        let removed = self.book.remove_where(is_chosen);
-        let names: Vec<String> = removed.iter().map(|armed| armed.fault.name.clone()).collect();
-        if !names.is_empty() {
-            tracing::info!(faults = ?names, "faults removed");
-            let settled = self.planes.settle().await;
-            settled.map_err(|error| ControlError::unavailable("take the faults out of force", &error))?;
-        }
-        Ok(names)
     }
 
     fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {
@@ -289,10 +224,6 @@ impl Control {
                 .map_err(|error| error.within("from")),
             None => Ok(()),
         }
-    }
-
-    fn fault_view(&self, armed: &ArmedFault) -> FaultView {
-        armed.view(self.planes.kernel_counts(armed.id))
     }
 }
 

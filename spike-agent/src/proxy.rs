@@ -3,6 +3,7 @@
 mod buffers;
 mod connection;
 pub mod namespaces;
+mod open;
 mod pump;
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{fault::book::Faults, model::Caller};
+use crate::{
+    fault::book::{ArmedFault, Faults},
+    model::{Caller, Selector},
+};
 use buffers::Buffers;
 use connection::Addresses;
+use open::Open;
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -70,6 +75,7 @@ pub struct Proxy {
     /// `book --Faults--> proxy`: read once a connection.
     faults_rx: watch::Receiver<Faults>,
     buffers: Buffers,
+    open: Open,
     counts: Counts,
 }
 
@@ -93,6 +99,7 @@ impl Proxy {
             originals,
             faults_rx: faults,
             buffers: Buffers::default(),
+            open: Open::default(),
             counts: Counts::default(),
         })
     }
@@ -100,6 +107,17 @@ impl Proxy {
     /// What became of connections.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Closes the open connections that `selector` chooses and that the fault `fault_id` does not have, so that their
+    /// callers come back through it; tells how many.
+    pub fn close(&self, selector: &Selector, fault_id: u64) -> u64 {
+        self.open.close(selector, fault_id)
+    }
+
+    /// Carries a connection that came to the listener of a relay to `upstream`, a host or address with a port.
+    pub async fn relay(&self, client: TcpStream, armed: &ArmedFault, upstream: &str) {
+        connection::relay(self, client, armed, upstream).await;
     }
 
     /// Serves one listener until `stop`. Connections that were taken in go on.

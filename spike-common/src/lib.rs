@@ -10,6 +10,7 @@ pub mod event;
 pub mod histogram;
 pub mod name;
 pub mod packet;
+pub mod packet_fault;
 pub mod rule;
 pub mod sample;
 pub mod socket;

@@ -1,6 +1,6 @@
 //! Lets aya move the shared types between maps and the agent.
 
-use crate::{address, config, edge, event, packet, rule, sample, socket, task};
+use crate::{address, config, edge, event, packet, packet_fault, rule, sample, socket, task};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -21,6 +21,14 @@ pod!(
     event::NamespaceWanted,
     packet::PacketHeader,
     packet::TapLink,
+    packet_fault::LinkKey,
+    packet_fault::PacketCgroup,
+    packet_fault::PacketCounts,
+    packet_fault::PacketFault,
+    packet_fault::PacketFlow,
+    packet_fault::PacketFlowKey,
+    packet_fault::PacketLink,
+    packet_fault::PacketState,
     rule::KernelFault,
     rule::RuleKey,
     rule::RuleValue,

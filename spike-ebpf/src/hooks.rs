@@ -4,10 +4,13 @@ mod bind;
 mod connect;
 mod datagrams;
 mod destination;
+mod packet_faults;
 mod peername;
 mod sock_ops;
 mod tap;
 mod traffic;
+
+pub(crate) use packet_faults::FaultScratch;
 
 /// The verdict of cgroup programs that lets the operation or packet go on.
 const ALLOW: i32 = 1;

@@ -3,6 +3,7 @@
 //! Each prints what it saw on standard output, one line a thing; errors have the kernel's names.
 
 mod client;
+mod datagrams;
 mod server;
 
 use std::{io, process::ExitCode};
@@ -23,10 +24,19 @@ pub fn main() -> Option<ExitCode> {
         ["listen-first", address] => client::listen_first(address),
         ["half-close", address] => client::half_close(address),
         ["nonblocking", address] => client::nonblocking(address),
+        ["browse", address, calls, connections] => {
+            client::browse(address, number(calls), number(connections))
+        }
         ["bounce", address, bytes] => client::bounce(address, number(bytes)),
+        ["churn", address, count, port] => client::churn(address, number(count), port_number(port)),
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),
+        ["send-datagrams", from, to, count, bytes, pause_us] => {
+            datagrams::send(from, to, number(count), number(bytes), number(pause_us))
+        }
+        ["sink-datagrams", address] => datagrams::sink(address),
+        ["compute-checksums", interface] => datagrams::compute_checksums(interface),
         _ => {
             eprintln!("no such helper: {words:?}");
             return Some(ExitCode::from(2));
@@ -43,6 +53,10 @@ pub fn main() -> Option<ExitCode> {
 
 fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+fn port_number(text: &str) -> u16 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no port"))
 }
 
 /// The kernel's name of an error, as far as these helpers meet it.

@@ -8,6 +8,8 @@ pub mod init;
 pub mod needs;
 pub mod oracle;
 pub mod shop;
+pub mod tools;
+pub mod topology;
 pub mod workload;
 pub mod world;
 

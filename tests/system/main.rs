@@ -9,11 +9,17 @@ mod captures;
 mod chance;
 mod effects;
 mod exec;
+mod export;
+mod identity;
 mod latency;
 mod map;
 mod namespaces;
 mod observe;
+mod packets;
 mod safety;
+mod streams;
+mod topology;
+mod toxiproxy;
 mod transparent;
 
 use std::process::ExitCode;
@@ -31,22 +37,29 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 13] = [
+    let groups: &[(&str, &[Test])] = &[
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
         ("map", map::TESTS),
         ("effects", effects::TESTS),
+        ("streams", streams::TESTS),
+        ("toxiproxy", toxiproxy::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
         ("captures", captures::TESTS),
+        ("packets", packets::TESTS),
+        ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
+        ("export", export::TESTS),
+        ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("topology", topology::TESTS),
     ];
-    let trials = groups.into_iter().flat_map(|(group, tests)| {
+    let trials = groups.iter().flat_map(|&(group, tests)| {
         tests
             .iter()
             .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))

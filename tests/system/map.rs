@@ -3,7 +3,12 @@
 mod formats;
 mod top;
 
-use std::{collections::BTreeSet, process::Stdio, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeSet,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use spike_tests::{
@@ -252,7 +257,8 @@ fn planted_faults_of_design_are_found() {
         ("n_plus_one", &["basket", "items"]),
         ("retry_storm", &["stubborn", "broken"]),
     ];
-    wait_for("all that was planted", LIMIT, || {
+    let end = Instant::now() + needs::patience(LIMIT);
+    loop {
         let found = findings(&agent);
         let is_found = |(kind, services): &(&str, &[&str])| {
             found.iter().any(|(found, at)| {
@@ -263,8 +269,12 @@ fn planted_faults_of_design_are_found() {
             })
         };
         let missing: Vec<_> = wanted.iter().filter(|wanted| !is_found(wanted)).collect();
-        missing.is_empty().then_some(())
-    });
+        if missing.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < end, "not found: {missing:#?}\nbut {found:#?}");
+        sleep(Duration::from_millis(500));
+    }
     // What is suggested can be done.
     let analysis = agent.json(&["analyze", "--since", "5m"]);
     let found = analysis["findings"].as_array().cloned().unwrap_or_default();

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
 mod capture;
+mod client;
+mod faults;
 mod map;
 mod observe;
 
@@ -19,14 +21,19 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Capture(capture::Options),
+    Faults(faults::Options),
     Map(map::Options),
     Observe(observe::Options),
+    #[command(hide = true)]
+    Client(client::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Capture(options) => capture::run(options),
+        Bench::Faults(options) => faults::run(options),
         Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
+        Bench::Client(options) => client::run(options),
     }
 }

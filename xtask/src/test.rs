@@ -15,7 +15,7 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-pub(crate) const PROGRAMS: [&str; 15] = [
+pub(crate) const PROGRAMS: [&str; 16] = [
     "nginx",
     "redis-server",
     "h2load",
@@ -23,6 +23,7 @@ pub(crate) const PROGRAMS: [&str; 15] = [
     "curl",
     "iperf3",
     "tshark",
+    "tcpdump",
     "capinfos",
     "editcap",
     "mergecap",
@@ -32,6 +33,9 @@ pub(crate) const PROGRAMS: [&str; 15] = [
     "wrk",
     "ip",
 ];
+
+/// What some tests run beside these, too large for the disks of `cargo xtask vm`: there such tests are skipped.
+const LARGE_PROGRAMS: [&str; 6] = ["nft", "podman", "prometheus", "promtool", "setpriv", "tcpdump"];
 
 /// What the tests of the map run besides; in the virtual machines, which have none of these, they are skipped.
 const MAP_PROGRAMS: [&str; 6] = ["dot", "rsvg-convert", "tmux", "perl", "node", "python3"];
@@ -112,6 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
+        .chain(LARGE_PROGRAMS)
         .chain(MAP_PROGRAMS)
         .filter(|program| !installed(program))
         .collect();

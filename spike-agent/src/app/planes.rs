@@ -11,22 +11,26 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use spike_common::counter::Counter;
+use spike_common::edge::{CLIENT, TCP};
 use spike_common::rule::REDIRECT;
+use spike_common::task::Task;
 
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
 use super::map::MapKeeper;
 use crate::capture::store::Kept;
+use super::packets::Packets;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
 use crate::fault::book::{ArmedFault, Book};
-use crate::identity::{Cgroups, Services};
+use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, Thresholds, Window};
+use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
+use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::topology::{Facts, Observed, RecentCall, Step};
 
@@ -41,11 +45,14 @@ pub(super) struct LivePlanes {
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
+    pub(super) processes: Arc<Processes>,
+    pub(super) proxy: Arc<Proxy>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
     /// Those of earlier agents, until they are asked for.
     pub(super) captures_kept: Mutex<Vec<Arc<Kept>>>,
+    pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
     pub(super) settling: tokio::sync::Mutex<()>,
@@ -118,7 +125,16 @@ impl Planes for LivePlanes {
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         async move {
             let _alone = self.settling.lock().await;
-            let faults = self.book.list();
+            let all = self.book.list();
+            self.packets.follow(&all)?;
+            // A dry run gets in nobody's way; a relay's connections come by themselves.
+            let faults: Vec<_> = all
+                .iter()
+                .filter(|armed| {
+                    let fault = &armed.fault;
+                    !fault.dry_run && fault.relay.is_none() && fault.packet().is_none()
+                })
+                .collect();
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
@@ -139,7 +155,7 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in faults.iter() {
+            for armed in &faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
@@ -161,7 +177,50 @@ impl Planes for LivePlanes {
     }
 
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)> {
-        self.kernel.refusal_counts(kernel_id(fault_id))
+        let packets = self.packets.counts(fault_id);
+        packets.or_else(|| self.kernel.refusal_counts(kernel_id(fault_id)))
+    }
+
+    fn can_close(&self) -> Result<()> {
+        self.kernel.can_close()
+    }
+
+    fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>> {
+        let through_proxy = self.proxy.close(&armed.fault.selector, armed.id);
+        let (kernel, processes) = (Arc::clone(&self.kernel), Arc::clone(&self.processes));
+        let cgroup = self.cgroup.clone();
+        // It reads /proc, and enters namespaces.
+        let closing = tokio::task::spawn_blocking(move || {
+            kernel.close(&cgroup, |task: &Task, destination| {
+                let caller = processes.caller(task.tgid, task.cgroup, task.name());
+                armed.fault.selector.matches(&caller, destination)
+            })
+        });
+        async move { Ok(through_proxy + closing.await??) }.boxed()
+    }
+
+    fn tally(&self, selector: &Selector) -> Result<Tally> {
+        let mut edges = self.kernel.edges()?;
+        edges.retain(|sample| {
+            let edge = &sample.edge;
+            let caller = || {
+                let task = &edge.task;
+                self.processes.caller(task.tgid, task.cgroup, task.name())
+            };
+            edge.role == CLIENT
+                && edge.transport == TCP
+                && selector.matches(&caller(), edge.destination.socket_addr())
+        });
+        let decoded = self.calls.decoded(edges.iter().map(|sample| sample.id));
+        let mut tally = Tally::default();
+        for sample in &edges {
+            let decoded = decoded.get(&sample.id);
+            tally.add(
+                &sample.stats,
+                decoded.map_or((0, 0), |decoded| (decoded.calls, decoded.failed)),
+            );
+        }
+        Ok(tally)
     }
 
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
@@ -228,7 +287,7 @@ impl LivePlanes {
 
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
-        armed.fault.effect.is_decided_in_kernel()
+        armed.fault.is_decided_in_kernel()
     }
 
     fn refusal(&self, armed: &ArmedFault) -> Refusal {
@@ -245,6 +304,6 @@ impl LivePlanes {
 }
 
 /// A fault's number in the kernel's maps, where 0 means none. Numbers start at 1 and would take 2^32 faults to repeat.
-fn kernel_id(id: u64) -> u32 {
+pub(super) fn kernel_id(id: u64) -> u32 {
     (id & u64::from(u32::MAX)).max(1) as u32
 }

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     capture::store::Kept,
     export::Format,
+    fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Thresholds, Window,
+        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     topology::{Facts, Observed, RecentCall, Step},
@@ -59,6 +60,18 @@ pub trait Planes: Send + Sync + 'static {
 
     /// Connections matched and affected by a fault that the kernel decides; `None` for every other fault.
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)>;
+
+    /// Can open connections be closed for `existing: reset`?
+    ///
+    /// # Errors
+    /// Why they cannot, with the operation first.
+    fn can_close(&self) -> Result<()>;
+
+    /// Closes the connections that a fault's selector chooses and that the fault does not have; tells how many.
+    fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>>;
+
+    /// What the calls that a selector chooses came to, since the agent's start, as their callers saw it.
+    fn tally(&self, selector: &Selector) -> Result<Tally>;
 
     /// Starts a capture; resolves when it takes packets.
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>>;

@@ -14,19 +14,22 @@ use tokio_util::sync::CancellationToken;
 use super::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 use crate::{
     export::Format,
+    fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Thresholds, Window,
+        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     topology::{Facts, Observed, RecentCall, Step},
 };
 
-/// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
+/// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist. At
+/// each look 100 more connections have been opened, half of which were reset.
 #[derive(Default)]
 pub(crate) struct TestPlanes {
     pub(crate) settled: Arc<AtomicU64>,
     pub(crate) fails_to_settle: bool,
     pub(crate) ids: AtomicU64,
+    pub(crate) looks: AtomicU64,
 }
 
 impl Planes for TestPlanes {
@@ -91,6 +94,23 @@ impl Planes for TestPlanes {
 
     fn kernel_counts(&self, _fault_id: u64) -> Option<(u64, u64)> {
         Some((5, 3))
+    }
+
+    fn can_close(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn close_existing(&self, _armed: Arc<ArmedFault>) -> BoxFuture<'_, anyhow::Result<u64>> {
+        async { Ok(4) }.boxed()
+    }
+
+    fn tally(&self, _selector: &Selector) -> anyhow::Result<Tally> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        Ok(Tally {
+            opened: looks * 100,
+            reset: looks * 50,
+            ..Tally::default()
+        })
     }
 
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, anyhow::Result<CaptureHandle>> {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    stage::{Chunk, Content, forward},
+    stage::{Chunk, Next, receive},
     timer,
 };
 use crate::model::Rate;
@@ -24,46 +24,44 @@ const MAX_LAG: Duration = Duration::from_millis(50);
 pub struct Bandwidth {
     /// The rate.
     pub rate: Rate,
-    /// The fault's end: bytes pass unhindered.
-    pub removed: CancellationToken,
 }
 
 impl Bandwidth {
-    pub(super) async fn run(self, mut chunk_rx: Receiver<Chunk>, chunk_tx: Sender<Chunk>) {
+    pub(super) async fn run(
+        self,
+        chunk_rx: &mut Receiver<Chunk>,
+        chunk_tx: &Sender<Chunk>,
+        interrupt: &CancellationToken,
+    ) -> Next {
         let piece_length = piece_length(self.rate);
         let mut schedule = Schedule {
             rate: self.rate,
             free_at: None,
         };
-        while let Some(chunk) = chunk_rx.recv().await {
-            let Content::Bytes(mut bytes) = chunk.content else {
-                let _ = chunk_tx.send(Chunk::now(chunk.content)).await;
-                return;
+        loop {
+            let mut chunk = match receive(chunk_rx, interrupt).await {
+                Ok(chunk) => chunk,
+                Err(next) => return next,
             };
-            while !bytes.is_empty() {
-                let is_removed = self.removed.is_cancelled();
-                let length = if is_removed {
-                    bytes.len()
-                } else {
-                    piece_length.min(bytes.len())
-                };
-                if !is_removed {
-                    let due = schedule.next(length, chunk.at, Instant::now());
-                    tokio::select! {
-                        () = timer::until(due) => {}
-                        () = self.removed.cancelled() => continue,
-                    }
+            while !chunk.is_empty() {
+                let length = piece_length.min(chunk.len());
+                let due = schedule.next(length, chunk.at, Instant::now());
+                tokio::select! {
+                    () = timer::until(due) => {}
+                    () = interrupt.cancelled() => break,
                 }
-                let piece = Content::Bytes(bytes.split_to(length));
-                if chunk_tx.send(Chunk::now(piece)).await.is_err() {
-                    return;
+                if chunk_tx.send(chunk.split_to(length).go_on()).await.is_err() {
+                    return Next::Over;
                 }
             }
-            if self.removed.is_cancelled() {
-                break;
+            let has_more = chunk.has_more();
+            if (!has_more || !chunk.is_empty()) && chunk_tx.send(chunk.go_on()).await.is_err() {
+                return Next::Over;
+            }
+            if !has_more {
+                return Next::Over;
             }
         }
-        forward(chunk_rx, chunk_tx).await;
     }
 }
 

@@ -14,17 +14,18 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spike_common::address::Endpoint;
 use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE, TCP};
-use spike_common::socket::{ADOPTED, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
+use spike_common::socket::{ADOPTED, CALLEE, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
 
+use super::joins::{End, callers};
 use super::netns::told_cookie;
-use super::sock_diag::tcp_sockets;
+use super::sock_diag::{TcpSocket, tcp_sockets};
 use super::tables::monotonic_ns;
 use super::{Kernel, lock};
 
 /// The TCP state of a listener.
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
 /// A socket that was found.
 struct Found {
@@ -46,21 +47,30 @@ pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
         .map(|socket| (socket.netns, socket.local.port))
         .collect();
     let serves = |socket: &Found| listening.contains(&(socket.netns, socket.local.port));
-    let clients: HashSet<FlowKey> = found
+    let connections: Vec<&Found> = found.iter().filter(|socket| socket.state != LISTEN).collect();
+    let ends: Vec<End> = connections
         .iter()
-        .filter(|socket| socket.state != LISTEN && !serves(socket))
-        .map(|socket| FlowKey::new(socket.netns, socket.local, socket.remote))
+        .map(|socket| End {
+            netns: socket.netns,
+            local: socket.local,
+            remote: socket.remote,
+            serves: serves(socket),
+        })
         .collect();
+    let callers = callers(&ends);
+    let listeners = found.iter().filter(|socket| socket.state == LISTEN);
+    let mut done: Vec<_> = listeners
+        .map(|socket| (socket, adopt_listener(kernel, socket)))
+        .collect();
+    for (index, socket) in connections.into_iter().enumerate() {
+        let caller = callers.get(&index).map(|caller| ends[*caller]);
+        done.push((
+            socket,
+            adopt_connection(kernel, socket, ends[index].serves, caller),
+        ));
+    }
     let mut adopted = 0_u32;
-    for socket in &found {
-        let done = if socket.state == LISTEN {
-            adopt_listener(kernel, socket)
-        } else {
-            let server = serves(socket);
-            let caller_here =
-                server && clients.contains(&FlowKey::new(socket.netns, socket.remote, socket.local));
-            adopt_connection(kernel, socket, server, caller_here)
-        };
+    for (socket, done) in done {
         match done {
             Ok(()) => adopted += 1,
             Err(error) => debug!("adopt a socket of pid {}: {error:#}", socket.task.tgid),
@@ -82,13 +92,23 @@ fn adopt_listener(kernel: &Kernel, found: &Found) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: bool) -> anyhow::Result<()> {
+/// `caller` is the other end of what is at a server, when it is on this host, too: it counts for both.
+fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller: Option<End>) -> anyhow::Result<()> {
     let mut flags = ADOPTED | OPENED;
     if server {
         flags |= SERVER;
         kernel.set_service(ServiceKey::new(found.netns, found.local), found.task);
     }
-    if caller_here {
+    if let Some(caller) = caller {
+        // What it asked for, which may be translated on the way.
+        kernel.set_service(ServiceKey::new(caller.netns, caller.remote), found.task);
+        let state = Socket {
+            netns: found.netns,
+            task: found.task,
+            flags: flags | CALLEE,
+            ..Socket::default()
+        };
+        lock(&kernel.sockets).insert(&found.fd, state, 0)?;
         return Ok(());
     }
     let destination = if server { found.local } else { found.remote };
@@ -135,7 +155,7 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: b
 /// All sockets below `cgroup` that have no state yet. Processes that end meanwhile, and what they may not be asked,
 /// are passed over: they will not make calls, or are seen by the hooks.
 fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
-    let mut tables: HashMap<u64, (u64, HashMap<u64, u8>)> = HashMap::new();
+    let mut tables: HashMap<u64, (u64, HashMap<u64, TcpSocket>)> = HashMap::new();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
@@ -174,9 +194,12 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
             let Some(inode) = socket_inode(&file.path()) else {
                 continue;
             };
-            let Some(&state) = table.get(&inode).filter(|_| seen.insert(inode)) else {
+            let Some(state) = table.get(&inode).map(|socket| socket.state) else {
                 continue;
             };
+            if !seen.insert(inode) {
+                continue;
+            }
             let Some(number) = file.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
@@ -221,7 +244,7 @@ fn endpoint(address: rustix::net::SocketAddrAny) -> Option<Endpoint> {
     SocketAddr::try_from(address).ok().map(Endpoint::from)
 }
 
-fn socket_inode(link: &Path) -> Option<u64> {
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;
     target
         .to_str()?
@@ -232,7 +255,7 @@ fn socket_inode(link: &Path) -> Option<u64> {
 }
 
 /// The folder of a process's cgroup v2.
-fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
+pub(super) fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(proc.join("cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(if path.is_empty() {
@@ -242,7 +265,7 @@ fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
     })
 }
 
-fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {
+pub(super) fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {
     let mut executable = [0; EXECUTABLE_LEN];
     let exe = fs::read_link(proc.join("exe")).unwrap_or_default();
     let name = exe.file_name().unwrap_or_default().to_string_lossy();

@@ -10,9 +10,8 @@ use aya::programs::{LinkOrder, Program, SchedClassifier, TcAttachType};
 use spike_common::packet::{TapLink, link_key};
 
 use super::links::Link;
-use super::{Kernel, lock};
+use super::{Kernel, clsact, lock};
 use crate::safety::netns::inside;
-use crate::safety::tc::Tc;
 use crate::safety::{Direction, Entry, EntryId, Journal, current_netns};
 
 /// The programs that choose and copy packets.
@@ -25,8 +24,9 @@ pub struct Tap {
     link: Link,
     slot: u32,
     attached: Vec<Attached>,
-    /// A clsact qdisc that was put there for this: goes too.
-    qdisc: Option<(Arc<Journal>, EntryId)>,
+    /// Where a clsact qdisc would be written down that was put there for this or for packet faults: goes with the last
+    /// of them.
+    journal: Arc<Journal>,
 }
 
 enum Attached {
@@ -59,7 +59,7 @@ impl Tap {
             link: link.clone(),
             slot,
             attached: Vec::new(),
-            qdisc: None,
+            journal: Arc::clone(journal),
         };
         let place = link.place.as_ref();
         let note = TapLink {
@@ -83,7 +83,7 @@ impl Tap {
         let (kernel, link) = (&self.kernel, &self.link);
         let tcx = kernel.features.tcx && std::env::var_os("SPIKE_NO_TCX").is_none();
         if !tcx {
-            self.qdisc = add_clsact(link, journal)?;
+            clsact::ensure(&link.name, link.index, journal)?;
         }
         // What leaves through the loopback device arrives through it: once is enough.
         let directions: &[_] = if link.loopback {
@@ -107,17 +107,7 @@ impl Tap {
                 _ = journal.done(entry);
             }
         }
-        if let Some((journal, entry)) = self.qdisc.take() {
-            let index = self.link.index;
-            // Someone may have hung filters of their own there meanwhile: then it stays.
-            let empty = Tc::open().and_then(|tc| {
-                let empty = tc.filters(index)?.is_empty();
-                if empty { tc.delete_clsact(index) } else { Ok(()) }
-            });
-            if empty.is_ok() {
-                _ = journal.done(entry);
-            }
-        }
+        clsact::release(self.link.index, &self.journal);
     }
 }
 
@@ -205,21 +195,4 @@ fn go_on_to_the_tap(kernel: &Kernel, programs: &mut Ebpf) -> Result<()> {
             .with_context(|| format!("lead taps to {name}"))?;
     }
     Ok(())
-}
-
-/// Makes sure that the interface has a clsact qdisc. Returns its entry in the journal if it is ours to remove.
-fn add_clsact(link: &Link, journal: &Arc<Journal>) -> Result<Option<(Arc<Journal>, EntryId)>> {
-    let tc = Tc::open().context("open netlink")?;
-    if tc.clsacts().context("list the qdiscs")?.contains(&link.index) {
-        return Ok(None);
-    }
-    let entry = journal.record(Entry::ClsactQdisc {
-        netns: current_netns()?,
-        ifindex: link.index,
-        ifname: link.name.clone(),
-        created_by_us: true,
-    })?;
-    aya::programs::tc::qdisc_add_clsact(&link.name)
-        .with_context(|| format!("add a clsact qdisc to {}", link.name))?;
-    Ok(Some((Arc::clone(journal), entry)))
 }

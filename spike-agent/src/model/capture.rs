@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub(super) use interface::is_interface_name;
 pub use interface::{InterfaceName, Namespace};
 pub use trigger::{Quantile, Trigger};
 

@@ -6,14 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
-use super::{Proxy, UpstreamSockets, pump, upstream};
-use crate::fault::{
-    pipeline::{End, Plan},
-    timer,
+use super::{
+    Proxy, UpstreamSockets,
+    pump::{self, Broken},
+    upstream::{self, UpstreamError},
+};
+use crate::{
+    fault::{book::ArmedFault, pipeline::Plan, timer},
+    model::Direction,
 };
 
 /// How long a stalled connection outlives its caller's last word: the kernel forgets a closed socket that waits for
@@ -38,44 +40,73 @@ pub(super) async fn carry(
         tracing::debug!(%peer, "no original destination is known; connection reset");
         return reset([&client]);
     };
+    let caller = Arc::new(original.caller);
     let faults = proxy.faults_rx.borrow().clone();
-    let plan = Plan::new(&faults, &original.caller, original.destination, opened);
+    let plan = Plan::new(&faults, &caller, original.destination, opened);
     drop(faults);
-    if plan.resets_at_once {
-        return reset([&client]);
+    let connecting = async {
+        let server = upstream::connect(&*upstream, original.destination, peer).await?;
+        if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
+            let (came_in, went_on) = ((peer, listener), (local, remote));
+            proxy.originals.carried(netns_cookie, came_in, went_on);
+        }
+        Ok(server)
+    };
+    let entry = proxy.open.enter(caller, original.destination, &plan);
+    tokio::select! {
+        () = join(&proxy, &client, plan, connecting) => {}
+        () = entry.is_closed() => reset([&client]),
     }
-    let mut ends = std::pin::pin!(End::first(plan.ends));
+}
+
+/// Carries a connection that came to the listener of a relay on to `upstream`, a host or address with a port.
+pub(super) async fn relay(proxy: &Proxy, client: TcpStream, armed: &ArmedFault, upstream: &str) {
+    let plan = Plan::of_relay(armed, Instant::now());
+    let connecting = async {
+        let connected = TcpStream::connect(upstream).await;
+        connected.map_err(|error| UpstreamError::Name(upstream.to_owned(), error))
+    };
+    join(proxy, &client, plan, connecting).await;
+}
+
+/// Joins a caller with its server, through what the faults of the plan do, until the end of both.
+async fn join(
+    proxy: &Proxy,
+    client: &TcpStream,
+    plan: Plan,
+    connecting: impl Future<Output = Result<TcpStream, UpstreamError>>,
+) {
+    if plan.resets_at_once {
+        return reset([client]);
+    }
+    let mut ends = std::pin::pin!(plan.ends());
     let connected = tokio::select! {
-        () = &mut ends => return reset([&client]),
-        () = pump::breaks(&client) => return reset([&client]),
-        connected = upstream::connect(&*upstream, original.destination, peer) => connected,
+        () = &mut ends => return reset([client]),
+        () = pump::breaks(client) => return reset([client]),
+        connected = connecting => connected,
     };
     let server = match connected {
         Ok(server) => server,
         Err(error) => {
             proxy.counts.unreached.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%error, "caller's connection reset");
-            return reset([&client]);
+            return reset([client]);
         }
     };
-    if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
-        let client = (peer, listener);
-        proxy.originals.carried(netns_cookie, client, (local, remote));
-    }
-    for stream in [&client, &server] {
+    for stream in [client, &server] {
         // Each end decides by itself when to send; waiting here once more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
     }
-    let stages = [plan.request, plan.response];
-    let is_complete = tokio::select! {
-        () = ends => false,
-        () = is_given_up(&client, plan.stalls) => false,
-        result = pump::both_ways(&client, &server, stages, &proxy.buffers) => result.is_ok(),
+    let lanes = [Direction::Request, Direction::Response].map(|way| plan.lanes(way));
+    let result = tokio::select! {
+        () = ends => Err(Broken::Reset),
+        () = is_given_up(client, plan) => Err(Broken::Reset),
+        result = pump::both_ways(client, &server, lanes, &proxy.buffers) => result,
     };
-    if !is_complete {
-        reset([&client, &server]);
+    if result == Err(Broken::Reset) {
+        reset([client, &server]);
     }
 }
 
@@ -99,21 +130,20 @@ fn reset<const N: usize>(streams: [&TcpStream; N]) {
     }
 }
 
-/// Waits until the caller has gone away while nothing is read from it; for ever once no fault holds it still.
-async fn is_given_up(client: &TcpStream, stalls: Vec<CancellationToken>) {
+/// Waits until the caller has gone away while a fault holds the connection still.
+async fn is_given_up(client: &TcpStream, mut plan: Plan) {
     let closed_for_long = async {
         pump::closes(client).await;
         timer::until(Instant::now() + CLOSED_WAIT).await;
     };
-    let all_removed = async {
-        for removed in &stalls {
-            removed.cancelled().await;
+    let mut closed_for_long = std::pin::pin!(closed_for_long);
+    loop {
+        plan.is_held().await;
+        tokio::select! {
+            biased;
+            () = plan.is_released() => {}
+            () = pump::breaks(client) => return,
+            () = &mut closed_for_long => return,
         }
-    };
-    tokio::select! {
-        biased;
-        () = all_removed => future::pending().await,
-        () = pump::breaks(client) => {}
-        () = closed_for_long => {}
     }
 }

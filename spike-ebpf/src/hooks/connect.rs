@@ -226,7 +226,7 @@ fn refuse<const IPV6: bool>(raw: *mut bpf_sock_addr, socket: &Socket, destinatio
 
 /// Whether the agent ran lately: a stopped one must not hold new calls.
 #[inline(always)]
-fn live() -> bool {
+pub(super) fn live() -> bool {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     HEARTBEAT

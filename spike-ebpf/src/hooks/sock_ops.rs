@@ -20,7 +20,7 @@ use spike_common::task::Task;
 
 use super::bind::{HAS_NETNS_COOKIE, binder_key};
 use crate::maps::{BINDERS, CONFIG, FLOWS, REDIRECTS, SERVICES};
-use crate::support::{counts, health, storage};
+use crate::support::{counts, handshakes, health, storage};
 
 const AF_INET: u32 = 2;
 const TCP_ESTABLISHED: u32 = 1;
@@ -63,7 +63,13 @@ fn connecting(ctx: &SockOpsContext) -> Option<()> {
 
 #[inline(always)]
 fn connected(ctx: &SockOpsContext) -> Option<()> {
-    opened(ctx, state(ctx)?)
+    let socket = state(ctx)?;
+    // The callee of a redirected connection is the agent, which is never drawn. What the agent opens for it is noted: its
+    // callee is to count nothing either.
+    if socket.flags & REDIRECTED == 0 {
+        handshakes::offer(ctx, socket);
+    }
+    opened(ctx, socket)
 }
 
 /// A listener's child is established: its caller is on this host and already counted, or the edge starts here.
@@ -87,8 +93,9 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
         _ = SERVICES.insert(service, socket.task, 0);
     }
     // SAFETY: one word is copied at once.
-    if let Some(caller) = unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) } {
-        socket.edge = caller.edge;
+    let caller = unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) }.map(|flow| flow.edge);
+    if let Some(edge) = caller.or_else(|| handshakes::take(ctx, &socket.task)) {
+        socket.edge = edge;
         socket.flags = CALLEE;
         _ = ctx.set_cb_flags(BPF_SOCK_OPS_RETRANS_CB_FLAG as i32);
         return None;

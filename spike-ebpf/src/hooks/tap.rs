@@ -142,9 +142,9 @@ fn chosen(config: &'static Config, skb: *mut __sk_buff, link: &TapLink, header: 
     wanted(config, &caller, &destinations)
 }
 
-/// The known end of a flow, and whether it sends this packet.
+/// The known end of a flow, and whether it sends this packet; `netns` is the cookie of the packet's namespace.
 #[inline(always)]
-fn owner(netns: u64, ends: &Ends) -> Option<(&'static Flow, bool)> {
+pub(super) fn owner(netns: u64, ends: &Ends) -> Option<(&'static Flow, bool)> {
     // SAFETY: used at once; an entry that is replaced meanwhile costs one packet's comment.
     unsafe {
         if let Some(flow) = FLOWS.get(FlowKey::new(netns, ends.source, ends.destination)) {

@@ -181,6 +181,11 @@ impl Stage {
         Ok(())
     }
 
+    /// Process id of the agent, while it runs.
+    pub(crate) fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
     /// Ends the agent as an operator would, by SIGTERM.
     pub(crate) fn stop_agent(&mut self) -> Result<()> {
         let Some(mut agent) = self.agent.take() else {
@@ -219,11 +224,6 @@ impl Stage {
     /// The agent's state directory.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
-    }
-
-    /// Process id of the agent, while it runs.
-    pub(crate) fn agent_pid(&self) -> Option<u32> {
-        self.agent.as_ref().map(Child::id)
     }
 
     /// Leaves everything running, and gives the path of a script that ends it.

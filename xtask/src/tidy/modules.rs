@@ -27,12 +27,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
     ("topology", &["model", "bus", "identity"]),
+    ("audit", &["model"]),
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export",
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
         ],
     ),
+    // Its listeners lead to the proxy by themselves.
+    ("toxiproxy", &["model", "control", "fault", "proxy"]),
     // Of `capture` only the other format of the file.
     ("api", &["model", "config", "control", "export", "capture"]),
     // What an agent left behind, and what a host can do: both work without an agent.

@@ -14,7 +14,8 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 11] = [
+const SMALL_PROGRAMS: [&str; 13] = [
+    "cat",
     "getent",
     "mount",
     "redis-benchmark",
@@ -23,6 +24,7 @@ const SMALL_PROGRAMS: [&str; 11] = [
     "sh",
     "sleep",
     "tc",
+    "timeout",
     "true",
     "umount",
     "unshare",

@@ -74,7 +74,7 @@ impl fmt::Display for InterfaceName {
 }
 
 /// The kernel's own rule for names of interfaces, but for `@`, which stands before the namespace.
-fn is_interface_name(name: &str) -> bool {
+pub(in crate::model) fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && !matches!(name, "." | "..")
         && !name

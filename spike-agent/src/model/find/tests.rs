@@ -1,3 +1,5 @@
+//! Conditions that are right, wrong, and neither.
+
 use super::*;
 
 struct Thing {

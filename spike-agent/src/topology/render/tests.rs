@@ -1,3 +1,5 @@
+//! What every format has to stand.
+
 use super::*;
 use crate::model::{ServiceKind, view::LatencyView};
 
@@ -106,6 +108,10 @@ fn nodes_of_a_picture_do_not_overlap_and_point_to_the_right() {
     }
     graph.edges.retain(|link| link.from != link.to);
     let svg = render(&graph, Format::Svg).unwrap();
+    if let Some(dir) = std::env::var_os("SPIKE_PICTURES") {
+        // For people to look at.
+        std::fs::write(std::path::Path::new(&dir).join("fifty.svg"), &svg).unwrap();
+    }
     let number = |line: &str, name: &str| -> f64 {
         let rest = line.split_once(&format!(" {name}=\"")).unwrap().1;
         rest.split_once('"').unwrap().0.parse().unwrap()
