@@ -2,8 +2,8 @@
 
 mod adopt;
 mod attach;
-mod clsact;
 mod close;
+mod clsact;
 mod features;
 mod joins;
 pub mod links;
