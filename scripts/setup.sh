@@ -252,7 +252,8 @@ install_test_programs() {
     local pair program package wanted=()
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
-        capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
+        capinfos:wireshark-common editcap:wireshark-common mergecap:wireshark-common openssl:openssl \
+        bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
         h2load:nghttp2-client dnsmasq:dnsmasq-base psql:postgresql prometheus:prometheus nft:nftables podman:podman \
         python3:python3 node:nodejs perl:perl setpriv:util-linux \
         dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux \

@@ -9,7 +9,7 @@ mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::api::Doors;
 use crate::audit::Audit;
+use crate::capture::store::Store;
 use crate::config::{AgentConfig, Listen, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
@@ -38,7 +39,7 @@ use crate::safety::{
 };
 use crate::toxiproxy;
 use calls::Calls;
-use captures::Captures;
+use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
@@ -49,6 +50,8 @@ use planes::LivePlanes;
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the last push to a collector may take.
 const LAST_PUSH: Duration = Duration::from_secs(2);
+/// How long captures may take to write their last packets.
+const LAST_PACKETS: Duration = Duration::from_secs(2);
 /// How often new processes are looked for, at most.
 const NAMING: Duration = Duration::from_secs(1);
 
@@ -115,9 +118,22 @@ async fn serve(config: AgentConfig) -> Result<()> {
             .is_some_and(|(_, depth)| depth.is_some()),
     };
     let book = Arc::<Book>::default();
+    let captures_dir = config.capture_dir.clone();
+    let captures_dir = captures_dir.unwrap_or_else(|| config.state_dir.join("captures"));
+    let (store, kept) = Store::open(captures_dir, config.capture_quota);
+    let captures = Captures::new(Parts {
+        kernel: Arc::clone(&kernel),
+        journal: Arc::clone(&journal),
+        processes: Arc::clone(&processes),
+        cgroups: Arc::clone(&cgroups),
+        services: Arc::clone(&services),
+        capabilities,
+        store,
+    })?;
     let originals = Arc::new(KernelOriginals {
         kernel: Arc::clone(&kernel),
         processes: Arc::clone(&processes),
+        captures: Arc::clone(&captures),
     });
     let proxy = Proxy::new(originals, book.subscribe());
     let namespaces = Namespaces::new(
@@ -126,20 +142,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         stop.clone(),
     );
     follow_wanted(&kernel, Arc::clone(&namespaces))?;
-    let captures = Captures::new(
-        Arc::clone(&kernel),
-        Arc::clone(&journal),
-        Arc::clone(&processes),
-        Arc::clone(&cgroups),
-        capabilities,
-        kernel.own_netns(),
-    )?;
     let calls = Arc::new(Calls::start(
         Arc::clone(&kernel),
         Arc::clone(&processes),
         Arc::clone(&services),
         config.decode_budget,
     )?);
+    captures.set_calls(Arc::clone(&calls));
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -173,6 +182,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        captures_kept: Mutex::new(kept),
         packets,
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
@@ -188,7 +198,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
             }
         });
     }
-    tokio::spawn(follow(Arc::clone(&planes), captures, stop.clone()));
+    tokio::spawn(follow(Arc::clone(&planes), Arc::clone(&captures), stop.clone()));
     tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
     tokio::spawn(signals(control.by(Actor::by("signal")), stop.clone()));
 
@@ -200,6 +210,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let served = doors.serve(control.clone(), stop.clone()).await;
     stop.cancel();
     control.fault_stop().await;
+    captures.finish(LAST_PACKETS).await;
     planes.execs.end_all();
     map_stop.cancel();
     _ = keeping.await;

@@ -7,12 +7,12 @@ mod otlp;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use otlp::Interval;
 
-use crate::model::{ServiceRule, Thresholds, service_rule::RawServiceRule};
+use crate::model::{ServiceRule, Thresholds, service_rule::RawServiceRule, units::parse_bytes};
 
 pub use listen::Listen;
 pub use otlp::{Endpoint, Header, Otlp};
@@ -23,6 +23,8 @@ pub const DEFAULT_SOCKET: &str = "/run/spike/spike.sock";
 const DEFAULT_BUDGET: f64 = 5.0;
 /// Edges of the map with metrics of their own unless it is told otherwise.
 const DEFAULT_METRICS_EDGES: u16 = 2000;
+/// What kept captures may take of the disk unless it is told otherwise, in bytes.
+const DEFAULT_CAPTURE_QUOTA: u64 = 10_000_000_000;
 /// Where the agent keeps what it must find again.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/spike";
 
@@ -47,6 +49,10 @@ pub struct AgentConfig {
     pub metrics_edges: u16,
     /// Where metrics and spans are pushed to.
     pub otlp: Option<Otlp>,
+    /// Directory of the captures that are kept; `None` means `captures` in the state directory.
+    pub capture_dir: Option<PathBuf>,
+    /// Bytes that the captures that are kept may take.
+    pub capture_quota: u64,
     /// Names of services, the first that matches first; in the file alone.
     pub services: Vec<ServiceRule>,
     /// Length of the steps of the map's history.
@@ -113,6 +119,12 @@ pub struct Said {
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(default)]
     otlp_header: Vec<Header>,
+    /// Directory of the captures that are kept [default: captures in the state directory]
+    #[arg(long, value_name = "DIR")]
+    capture_dir: Option<PathBuf>,
+    /// What the captures that are kept may take of the disk [default: 10GB]
+    #[arg(long, value_name = "SIZE")]
+    capture_quota: Option<String>,
     /// Length of the steps in which the map's history is kept for a day, 1s to 60s [default: 10s]
     #[arg(long, value_name = "TIME")]
     history_step: Option<history::Step>,
@@ -152,6 +164,11 @@ impl AgentConfig {
             (1..=8192).contains(&metrics_edges),
             "metrics-edges is {metrics_edges}, not within 1 to 8192"
         );
+        let capture_quota = line.capture_quota.or(file.capture_quota);
+        let capture_quota = capture_quota
+            .as_deref()
+            .map_or(Ok(DEFAULT_CAPTURE_QUOTA), parse_bytes);
+        let capture_quota = capture_quota.map_err(|message| anyhow!("capture-quota: {message}"))?;
         Ok(Self {
             listen: line.listen.or(file.listen).unwrap_or_default(),
             socket: line
@@ -175,6 +192,8 @@ impl AgentConfig {
                 interval: interval.map_or(otlp::DEFAULT_INTERVAL, |interval| interval.0),
                 headers,
             }),
+            capture_dir: line.capture_dir.or(file.capture_dir),
+            capture_quota,
             services,
             history_step: line
                 .history_step

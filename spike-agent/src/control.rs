@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use captures::CaptureStream;
 pub use error::ControlError;
-pub use planes::{CaptureCounts, CaptureHandle, Planes};
+pub use planes::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 
@@ -49,10 +49,11 @@ pub struct Control {
 impl Control {
     /// Joins the book of faults with the planes that carry them out.
     pub fn new(book: Arc<Book>, planes: Arc<dyn Planes>) -> Self {
+        let captures = Arc::new(Captures::of_earlier_agents(planes.captures_kept()));
         Self {
             book,
             planes,
-            captures: Arc::default(),
+            captures,
             execs: Arc::default(),
             audit: None,
             actor: Arc::new(Actor::by("agent")),
@@ -144,14 +145,30 @@ impl Control {
         self.captures.view(id)
     }
 
-    /// The file of a capture as it grows; it has one reader.
-    pub fn capture_stream(&self, id: &str) -> Result<CaptureStream, ControlError> {
-        self.captures.stream(id)
+    /// The pcapng file of a capture. One that is not kept has one reader, which has it as it grows. Of one that is kept
+    /// everyone may have it: all that is there, and with `follows` what is still to come.
+    pub fn capture_stream(&self, id: &str, follows: bool) -> Result<CaptureStream, ControlError> {
+        self.captures.stream(id, follows)
     }
 
     /// Stops a capture; its stream then ends properly.
     pub fn capture_stop(&self, id: &str) -> Result<CaptureView, ControlError> {
         self.captures.stop(id)
+    }
+
+    /// One capture, once all that it took before its stop is on the disk, or when that takes too long.
+    pub async fn capture_settled(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.settled(id).await
+    }
+
+    /// Tells a capture that what it waits for has happened.
+    pub fn capture_trigger(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.trigger(id)
+    }
+
+    /// Stops a capture, and takes it off the disk where it is kept.
+    pub fn capture_remove(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.remove(id)
     }
 
     /// Stops all captures and tells their ids; their streams then end properly.

@@ -50,6 +50,17 @@ pub struct Original {
 pub trait Originals: Send + Sync + 'static {
     /// Finds and forgets it. `client` and `listener` are the accepted socket's peer and local address.
     fn take(&self, netns_cookie: u64, client: SocketAddr, listener: SocketAddr) -> Option<Original>;
+
+    /// Told of each connection that is carried on: `client` is the accepted socket's peer and local address, `upstream` the
+    /// new socket's local address and peer.
+    fn carried(
+        &self,
+        netns_cookie: u64,
+        client: (SocketAddr, SocketAddr),
+        upstream: (SocketAddr, SocketAddr),
+    ) {
+        let _ = (netns_cookie, client, upstream);
+    }
 }
 
 /// Makes sockets inside the caller's network namespace.

@@ -20,6 +20,7 @@ pod!(
     edge::EdgeStats,
     event::NamespaceWanted,
     packet::PacketHeader,
+    packet::TapLink,
     packet_fault::LinkKey,
     packet_fault::PacketCgroup,
     packet_fault::PacketCounts,

@@ -5,6 +5,7 @@
 mod api;
 mod calls;
 mod capture;
+mod captures;
 mod chance;
 mod effects;
 mod exec;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("captures", captures::TESTS),
         ("packets", packets::TESTS),
         ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),

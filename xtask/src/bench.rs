@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
+mod capture;
 mod client;
 mod faults;
 mod map;
@@ -19,6 +20,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Capture(capture::Options),
     Faults(faults::Options),
     Map(map::Options),
     Observe(observe::Options),
@@ -28,6 +30,7 @@ enum Bench {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Capture(options) => capture::run(options),
         Bench::Faults(options) => faults::run(options),
         Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),

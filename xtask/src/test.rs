@@ -15,7 +15,7 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-pub(crate) const PROGRAMS: [&str; 12] = [
+pub(crate) const PROGRAMS: [&str; 16] = [
     "nginx",
     "redis-server",
     "h2load",
@@ -25,6 +25,10 @@ pub(crate) const PROGRAMS: [&str; 12] = [
     "tshark",
     "tcpdump",
     "capinfos",
+    "editcap",
+    "mergecap",
+    "tcpdump",
+    "openssl",
     "bpftool",
     "wrk",
     "ip",

@@ -171,7 +171,7 @@ async fn the_openapi_document_describes_every_route() {
                 .map(move |method| format!("{method} {path}"))
         })
         .collect();
-    assert_eq!(operations.len(), 26, "{operations:?}");
+    assert_eq!(operations.len(), 28, "{operations:?}");
     let all = || {
         served["paths"]
             .as_object()
@@ -206,6 +206,8 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         decode_budget: 0.0,
         metrics_edges: 10,
         otlp: None,
+        capture_dir: None,
+        capture_quota: 0,
         services: Vec::new(),
         history_step: std::time::Duration::from_secs(10),
         history_size: 0,

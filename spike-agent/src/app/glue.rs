@@ -10,6 +10,7 @@ use spike_common::socket::FlowKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::captures::Captures;
 use crate::identity::Processes;
 use crate::kernel::Kernel;
 use crate::proxy::namespaces::{ListenerTable, Serve};
@@ -19,6 +20,7 @@ use crate::proxy::{Original, Originals, Proxy, UpstreamSockets};
 pub(super) struct KernelOriginals {
     pub(super) kernel: Arc<Kernel>,
     pub(super) processes: Arc<Processes>,
+    pub(super) captures: Arc<Captures>,
 }
 
 impl Originals for KernelOriginals {
@@ -31,6 +33,15 @@ impl Originals for KernelOriginals {
             destination: flow.original.socket_addr(),
             caller: self.processes.caller(task.tgid, task.cgroup, task.name()),
         })
+    }
+
+    fn carried(
+        &self,
+        netns_cookie: u64,
+        client: (SocketAddr, SocketAddr),
+        upstream: (SocketAddr, SocketAddr),
+    ) {
+        self.captures.carried(netns_cookie, client, upstream);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -20,6 +20,7 @@ use super::captures::Captures;
 use super::export::losses;
 use super::map::MapKeeper;
 use super::packets::Packets;
+use crate::capture::store::Kept;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -49,6 +50,8 @@ pub(super) struct LivePlanes {
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    /// Those of earlier agents, until they are asked for.
+    pub(super) captures_kept: Mutex<Vec<Arc<Kept>>>,
     pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
@@ -223,6 +226,10 @@ impl Planes for LivePlanes {
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
         let started = self.captures.start(spec);
         async { started }.boxed()
+    }
+
+    fn captures_kept(&self) -> Vec<Arc<Kept>> {
+        std::mem::take(&mut *self.captures_kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {

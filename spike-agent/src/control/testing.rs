@@ -8,10 +8,10 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{CaptureCounts, CaptureHandle, Planes};
+use super::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 use crate::{
     export::Format,
     fault::book::ArmedFault,
@@ -130,8 +130,9 @@ impl Planes for TestPlanes {
                 spec,
                 interfaces: vec!["lo".to_owned()],
                 counts,
-                bytes,
+                output: CaptureOutput::Stream(bytes),
                 stop,
+                trigger: watch::Sender::new(None),
             })
         }
         .boxed()

@@ -226,20 +226,20 @@ async fn conflicts_and_wrong_values_are_told_apart() {
 async fn a_capture_has_one_reader_and_ends_with_it() {
     let control = control(TestPlanes::default());
     let id = control.capture_start(&RawCapture::default()).await.unwrap().id;
-    let mut stream = control.capture_stream(&id).unwrap();
+    let mut stream = control.capture_stream(&id, true).unwrap();
     assert!(matches!(
-        control.capture_stream(&id),
+        control.capture_stream(&id, true),
         Err(ControlError::Conflict(_))
     ));
     assert_eq!(control.status().captures, 1);
-    assert_eq!(stream.next().await.unwrap(), "head");
+    assert_eq!(stream.next().await.unwrap().unwrap(), "head");
     assert_eq!(control.capture_stop(&id).unwrap().state, CaptureState::Ended);
-    assert_eq!(stream.next().await.unwrap(), "tail");
-    assert_eq!(stream.next().await, None);
+    assert_eq!(stream.next().await.unwrap().unwrap(), "tail");
+    assert!(stream.next().await.is_none());
     assert_eq!(control.capture(&id).unwrap().bytes, 8);
 
     let other = control.capture_start(&RawCapture::default()).await.unwrap().id;
-    drop(control.capture_stream(&other).unwrap());
+    drop(control.capture_stream(&other, true).unwrap());
     assert_eq!(control.capture(&other).unwrap().state, CaptureState::Ended);
     assert_eq!(control.status().captures, 0);
 }

@@ -44,7 +44,14 @@ pub(super) async fn carry(
     let faults = proxy.faults_rx.borrow().clone();
     let plan = Plan::new(&faults, &caller, original.destination, opened);
     drop(faults);
-    let connecting = upstream::connect(&*upstream, original.destination, peer);
+    let connecting = async {
+        let server = upstream::connect(&*upstream, original.destination, peer).await?;
+        if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
+            let (came_in, went_on) = ((peer, listener), (local, remote));
+            proxy.originals.carried(netns_cookie, came_in, went_on);
+        }
+        Ok(server)
+    };
     let entry = proxy.open.enter(caller, original.destination, &plan);
     tokio::select! {
         () = join(&proxy, &client, plan, connecting) => {}

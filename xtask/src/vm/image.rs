@@ -14,7 +14,7 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 12] = [
+const SMALL_PROGRAMS: [&str; 13] = [
     "cat",
     "getent",
     "mount",
@@ -26,6 +26,7 @@ const SMALL_PROGRAMS: [&str; 12] = [
     "tc",
     "timeout",
     "true",
+    "umount",
     "unshare",
 ];
 
