@@ -324,7 +324,7 @@ impl EffectWords {
                 direction,
                 common,
             } => (RawEffect::Corrupt { share, direction }, common),
-            Self::Packet(words) => words.to_raw()?,
+            Self::Packet(words) => words.split()?,
         })
     }
 }
