@@ -64,6 +64,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
 
+    /// How often a system test that failed is run again, alone; one that passes then is reported as unsteady.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    retries: usize,
+
     /// Build all that the tests need, and run none.
     #[arg(long)]
     no_run: bool,
@@ -127,17 +131,38 @@ fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
         );
     }
     build_spike()?;
+    let filter = options.filter.as_deref();
+    let mut first = Report::default();
+    suite(system_command(options, root).args(filter), &mut first)?;
+    for name in first.failed_tests() {
+        let again = (1..=options.retries).find_map(|_| passes_alone(options, root, &name).transpose());
+        if again.transpose()?.is_some() {
+            first.passed_again(&name);
+        }
+    }
+    report.absorb(first);
+    Ok(())
+}
+
+/// Runs one system test; none when it fails.
+fn passes_alone(options: &Options, root: Root, name: &str) -> Result<Option<()>> {
+    let mut report = Report::default();
+    suite(system_command(options, root).args(["--exact", name]), &mut report)?;
+    Ok((!report.broken() && report.passed == 1).then_some(()))
+}
+
+/// `cargo test` of the system tests, as far as the options that choose among them.
+fn system_command(options: &Options, root: Root) -> Command {
     let mut command = cargo_test(options, root);
     command
         .args(["--package", "spike-tests", "--test", "system", "--"])
-        .arg(format!("--test-threads={}", options.jobs))
-        .args(options.filter.as_deref());
+        .arg(format!("--test-threads={}", options.jobs));
     command.env("SPIKE_BIN", target_dir().join("release/spike"));
     if root != Root::No {
         // A system test that cannot run as root is broken, not ignored.
         command.env("SPIKE_REQUIRE_ROOT", "1");
     }
-    suite(&mut command, report)
+    command
 }
 
 /// `cargo test` whose test programs get as much root as can be had.

@@ -23,6 +23,8 @@ pub(crate) struct Report {
     running: Option<String>,
     /// Commands that failed; one may have failed before it ran a test.
     failures: Vec<String>,
+    /// Tests that failed among the others, and passed when they were run again alone.
+    unsteady: Vec<String>,
 }
 
 impl Report {
@@ -52,6 +54,38 @@ impl Report {
     /// Name and end of each test, in the order of their ends.
     pub(crate) fn outcomes(&self) -> &[(String, Outcome)] {
         &self.outcomes
+    }
+
+    /// Names of the tests that failed.
+    pub(crate) fn failed_tests(&self) -> Vec<String> {
+        let failed = self.outcomes.iter().filter(|(_, end)| *end == Outcome::Failed);
+        failed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Notes that a test that had failed passed when it was run again. The command that ran it has then failed no more,
+    /// once that is so of all of its tests.
+    pub(crate) fn passed_again(&mut self, name: &str) {
+        let failed = |(test, end): &&mut (String, Outcome)| test == name && *end == Outcome::Failed;
+        let Some((_, end)) = self.outcomes.iter_mut().find(failed) else {
+            return;
+        };
+        *end = Outcome::Passed;
+        self.failed -= 1;
+        self.passed += 1;
+        self.unsteady.push(name.to_owned());
+        if self.failed == 0 {
+            self.failures.clear();
+        }
+    }
+
+    /// Adds what another report has.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.outcomes.extend(other.outcomes);
+        self.failures.extend(other.failures);
+        self.unsteady.extend(other.unsteady);
     }
 
     /// Notes a command that failed.
@@ -84,6 +118,9 @@ impl Report {
             if *outcome == Outcome::Failed {
                 println!("failed: {name}");
             }
+        }
+        for name in &self.unsteady {
+            println!("unsteady: {name}: failed at first, passed when run again alone");
         }
         for failure in &self.failures {
             println!("failed: {failure}");
@@ -166,5 +203,15 @@ mod tests {
             ]
         );
         assert!(report.broken());
+        report.fail("the command".to_owned());
+        assert_eq!(report.failed_tests(), ["breaks_a_call"]);
+        report.passed_again("slow");
+        assert!(report.broken());
+        report.passed_again("breaks_a_call");
+        assert!(!report.broken());
+        assert_eq!((report.passed, report.failed), (6, 0));
+        let mut all = Report::default();
+        all.absorb(report);
+        assert_eq!((all.passed, all.unsteady.len()), (6, 1));
     }
 }
