@@ -18,7 +18,7 @@ use crate::{
     export::Format,
     fault::book::{ArmedFault, Book},
     model::{
-        CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault,
+        CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault, Selector, User,
         view::{
             CallEvent, CaptureView, EdgeDetailView, ExecView, FaultList, FaultView, MapView, PanicView,
             ServiceList, Status,
@@ -103,7 +103,7 @@ impl Control {
     /// Arms a fault; answers once it is in force.
     pub async fn fault_add(&self, raw: &RawFault) -> Result<FaultView, ControlError> {
         let fault = Fault::try_from(raw)?;
-        self.check_cgroup(fault.selector.from.cgroup.as_deref())?;
+        self.check_selector(&fault.selector)?;
         let armed = self.book.add(fault)?;
         if let Err(error) = self.planes.settle().await {
             self.book.remove_where(|other| other.id == armed.id);
@@ -170,7 +170,7 @@ impl Control {
     /// Starts a capture; answers once it takes packets.
     pub async fn capture_start(&self, raw: &RawCapture) -> Result<CaptureView, ControlError> {
         let spec = CaptureSpec::try_from(raw)?;
-        self.check_cgroup(spec.selector.from.cgroup.as_deref())?;
+        self.check_selector(&spec.selector)?;
         self.captures.check_room()?;
         let handle = self
             .planes
@@ -259,14 +259,19 @@ impl Control {
         Ok(names)
     }
 
-    fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {
-        match path.filter(|path| *path != "/") {
-            Some(path) => self
-                .planes
-                .check_cgroup(path)
-                .map_err(|error| error.within("from")),
-            None => Ok(()),
+    /// Cgroups and users that are not there are most often misspelled; other things may come later.
+    fn check_selector(&self, selector: &Selector) -> Result<(), FieldError> {
+        for (end, name) in [(&selector.from, "from"), (&selector.to, "to")] {
+            if let Some(path) = end.cgroup.as_deref().filter(|path| *path != "/") {
+                let known = self.planes.check_cgroup(path);
+                known.map_err(|error| error.within(name))?;
+            }
+            if let Some(User::Name(user)) = &end.user {
+                let known = self.planes.check_user(user);
+                known.map_err(|error| error.within(name))?;
+            }
         }
+        Ok(())
     }
 
     fn fault_view(&self, armed: &ArmedFault) -> FaultView {

@@ -3,6 +3,7 @@
 pub mod bandwidth;
 pub mod book;
 pub mod chance;
+pub mod datagrams;
 pub mod latency;
 pub mod pipeline;
 pub mod stage;

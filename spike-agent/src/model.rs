@@ -22,7 +22,10 @@ pub use exec::RawExec;
 pub use fault::{Fault, RawFault};
 pub use field_error::FieldError;
 pub use find::Find;
-pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selector};
+pub use selector::{
+    Called, Caller, Destination, EndSelector, NamePattern, Netns, NetnsName, PortRange, ProcessPattern, RawEnd, Selector,
+    User,
+};
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
 pub use units::Rate;

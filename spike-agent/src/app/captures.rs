@@ -17,6 +17,7 @@ use spike_common::socket::ServiceKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::known::Known;
 use crate::capture::record::{Direction, DropCounts, Interface, LinkType, PacketRecord, Party};
 use crate::capture::rewrite::{Rewrite, rewrite};
 use crate::capture::session::{SessionSpec, run};
@@ -37,6 +38,7 @@ pub(super) struct Captures {
     journal: Arc<Journal>,
     processes: Arc<Processes>,
     cgroups: Arc<Cgroups>,
+    known: Arc<Known>,
     capabilities: Capabilities,
     own_netns: u64,
     next: AtomicU64,
@@ -109,6 +111,7 @@ impl Captures {
         journal: Arc<Journal>,
         processes: Arc<Processes>,
         cgroups: Arc<Cgroups>,
+        known: Arc<Known>,
         capabilities: Capabilities,
         own_netns: u64,
     ) -> Result<Arc<Self>> {
@@ -117,6 +120,7 @@ impl Captures {
             journal,
             processes,
             cgroups,
+            known,
             capabilities,
             own_netns,
             next: AtomicU64::new(1),
@@ -262,6 +266,7 @@ impl Captures {
                 &selectors,
                 &|path: &str| self.cgroups.leaves(path),
                 &self.capabilities,
+                &*self.known,
             )
         };
         let snaplen = running
@@ -384,11 +389,7 @@ fn wants(
     if selector.is_empty() {
         return true;
     }
-    let nobody = Caller {
-        pid: 0,
-        exe: String::new(),
-        cgroup: String::new(),
-    };
+    let nobody = Caller::default();
     if header.flags & TASK_KNOWN != 0 {
         return selector.matches(caller.unwrap_or(&nobody), header.original.socket_addr());
     }

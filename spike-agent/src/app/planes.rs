@@ -1,9 +1,9 @@
 //! The running planes as the operator's verbs reach them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -11,11 +11,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use spike_common::counter::Counter;
-use spike_common::rule::REDIRECT;
+use spike_common::rule::{REDIRECT, REDIRECT_DATAGRAMS};
 
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
+use super::known::{Known, Needs};
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -24,7 +25,7 @@ use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError};
+use crate::model::{CaptureSpec, EndSelector, FieldError, Selector};
 use crate::proxy::namespaces::Namespaces;
 
 /// Everything that runs.
@@ -41,8 +42,14 @@ pub(super) struct LivePlanes {
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
     pub(super) execs: ExecTable,
+    pub(super) known: Arc<Known>,
+    /// Why SYNs are not held, when they are not.
+    pub(super) holding: Option<String>,
+    /// How often the rules were made, and how often that was asked for: who waits may find it done.
+    pub(super) settled: AtomicU64,
+    pub(super) asked: AtomicU64,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
-    pub(super) settling: tokio::sync::Mutex<()>,
+    pub(super) settling: tokio::sync::Mutex<HashMap<u64, u64>>,
 }
 
 impl Planes for LivePlanes {
@@ -60,6 +67,7 @@ impl Planes for LivePlanes {
             intercept: InterceptView {
                 armed: !self.book.list().is_empty(),
                 namespaces: self.namespaces.view(),
+                not_held: self.holding.clone(),
             },
             edges: self.kernel.edge_count(),
             decoding: self.calls.view(),
@@ -93,8 +101,30 @@ impl Planes for LivePlanes {
 
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         async move {
-            let _alone = self.settling.lock().await;
+            let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+            let mut deadlines = self.settling.lock().await;
+            // Somebody else has made them meanwhile, from a book that is as new.
+            if self.settled.load(Ordering::Acquire) >= number {
+                return Ok(());
+            }
+            let asked = self.asked.load(Ordering::Acquire);
             let faults = self.book.list();
+            // Read once: the same clock read again would say something else.
+            let mut ends = HashMap::with_capacity(faults.len());
+            for armed in faults.iter() {
+                let end = deadlines.get(&armed.id).copied();
+                ends.insert(armed.id, end.unwrap_or_else(|| self.deadline_ns(armed)));
+            }
+            *deadlines = ends;
+            let selectors = || faults.iter().map(|armed| &armed.fault.selector);
+            let needs = Needs::of(selectors());
+            self.known.set_needs(needs);
+            self.kernel.tell_binds(needs.called())?;
+            let named = selectors().flat_map(|selector| [&selector.from.host, &selector.to.host]);
+            let named: Vec<_> = named.flatten().collect();
+            self.known.hosts.refresh(&named).await;
+            let datagrams = faults.iter().any(|armed| armed.fault.effect.is_on_datagrams());
+            self.namespaces.want_datagrams(datagrams);
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
@@ -105,9 +135,11 @@ impl Planes for LivePlanes {
                 .map(|armed| RuleSource {
                     selector: &armed.fault.selector,
                     kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
+                    datagrams: armed.fault.effect.is_on_datagrams(),
+                    deadline_ns: deadlines.get(&armed.id).copied().unwrap_or(u64::MAX),
                 })
                 .collect();
-            let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
+            let compiled = compile(&sources, &*self.known, &self.capabilities);
             let answered: HashSet<u32> = compiled
                 .exact
                 .values()
@@ -119,11 +151,11 @@ impl Planes for LivePlanes {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
-                    refusals.push(self.refusal(armed));
+                    refusals.push(refusal(armed, deadlines.get(&armed.id).copied().unwrap_or(u64::MAX)));
                 }
             }
             let mut values = compiled.exact.values().chain(compiled.prefix.values());
-            let redirects = values.any(|value| value.flags & REDIRECT != 0);
+            let redirects = values.any(|value| value.flags & (REDIRECT | REDIRECT_DATAGRAMS) != 0);
             if redirects && !needs_proxy {
                 self.namespaces.set_armed(true).await?;
             }
@@ -131,6 +163,7 @@ impl Planes for LivePlanes {
             if !redirects && !needs_proxy {
                 self.namespaces.set_armed(false).await?;
             }
+            self.settled.store(asked, Ordering::Release);
             Ok(())
         }
         .boxed()
@@ -176,6 +209,14 @@ impl Planes for LivePlanes {
         );
         Err(FieldError::new("cgroup", hint))
     }
+
+    fn check_user(&self, name: &str) -> Result<(), FieldError> {
+        if self.known.has_user(name) {
+            return Ok(());
+        }
+        let hint = format!("there is no user {name:?} in /etc/passwd; one of another directory is named by number");
+        Err(FieldError::new("user", hint))
+    }
 }
 
 impl LivePlanes {
@@ -195,16 +236,33 @@ impl LivePlanes {
         armed.fault.effect.is_decided_in_kernel()
     }
 
-    fn refusal(&self, armed: &ArmedFault) -> Refusal {
+    /// Does a fault name what comes and goes?
+    pub(super) fn names_what_changes(&self) -> bool {
+        let changes = |end: &EndSelector| {
+            end.names_process() && *end != EndSelector { pid: end.pid, process: end.process.clone(), ..EndSelector::default() }
+                || end.host.is_some()
+        };
+        self.book.list().iter().any(|armed| {
+            let Selector { from, to, .. } = &armed.fault.selector;
+            changes(from) || changes(to) || to.names_process()
+        })
+    }
+
+    /// When the kernel stops to carry a fault out, even if nobody tells it to.
+    fn deadline_ns(&self, armed: &ArmedFault) -> u64 {
         let left = armed
             .deadline
             .saturating_duration_since(tokio::time::Instant::now());
-        Refusal {
-            id: kernel_id(armed.id),
-            seed: armed.fault.seed,
-            percent: armed.fault.percent,
-            deadline_ns: self.kernel.deadline_ns(left),
-        }
+        self.kernel.deadline_ns(left)
+    }
+}
+
+fn refusal(armed: &ArmedFault, deadline_ns: u64) -> Refusal {
+    Refusal {
+        id: kernel_id(armed.id),
+        seed: armed.fault.seed,
+        percent: armed.fault.percent,
+        deadline_ns,
     }
 }
 

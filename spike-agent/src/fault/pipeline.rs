@@ -1,7 +1,10 @@
 //! Decides what the armed faults do to one connection; the proxy carries it out.
 
 use std::sync::atomic::Ordering;
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future;
 use tokio_util::sync::CancellationToken;
@@ -9,19 +12,26 @@ use tokio_util::sync::CancellationToken;
 use super::{
     bandwidth::Bandwidth,
     book::{Active, ArmedFault},
-    chance,
+    chance::{self, Spread},
     latency::Latency,
     stage::Stage,
     stall::Stall,
     timer,
 };
-use crate::model::{Caller, Direction, Effect};
+use crate::model::{Called, Caller, Direction, Effect};
 
 /// What is done to one connection.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// It is reset before the server is asked.
     pub resets_at_once: bool,
+    /// How the attempt to connect fails, with nobody asked. Where the attempt cannot be held it is reset, or for a
+    /// time-out held still, once it was accepted.
+    pub fails: Option<ConnectFailure>,
+    /// The ends of the faults that leave the attempt without an answer.
+    pub silences: Vec<CancellationToken>,
+    /// Times before which the server is not asked.
+    pub connects: Vec<End>,
     /// What bytes to the server go through, in the order of the faults.
     pub request: Vec<Stage>,
     /// What bytes to the caller go through, in the order of the faults.
@@ -32,6 +42,28 @@ pub struct Plan {
     pub stalls: Vec<CancellationToken>,
     /// Keeps the connection counted with each fault.
     pub active: Vec<Active>,
+}
+
+/// How an attempt to connect fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// ECONNREFUSED.
+    Refused,
+    /// EHOSTUNREACH.
+    Unreachable,
+    /// ETIMEDOUT.
+    TimedOut {
+        /// Time from the attempt until then; `None` leaves it to the caller's kernel.
+        after: Option<Duration>,
+    },
+}
+
+/// Whether the connect hook alone decides this fault for this caller: what was invoked by another name than its
+/// executable's is left to the agent.
+fn is_decided_in_kernel(armed: &ArmedFault, caller: &Caller) -> bool {
+    let process = &armed.fault.selector.from.process;
+    armed.decided_in_kernel.load(Ordering::Relaxed)
+        && process.as_ref().is_none_or(|pattern| pattern.matches(&caller.exe))
 }
 
 /// A time at which a connection is reset, unless the fault is removed before.
@@ -47,13 +79,14 @@ impl Plan {
     pub fn new(
         faults: &[Arc<ArmedFault>],
         caller: &Caller,
-        destination: SocketAddr,
+        destination: impl Called + Copy,
         opened: Instant,
     ) -> Self {
         let mut plan = Self::default();
         for armed in faults {
             if armed.removed.is_cancelled()
-                || armed.decided_in_kernel.load(Ordering::Relaxed)
+                || armed.fault.effect.is_on_datagrams()
+                || is_decided_in_kernel(armed, caller)
                 || !armed.fault.selector.matches(caller, destination)
             {
                 continue;
@@ -62,7 +95,7 @@ impl Plan {
                 plan.add(armed, taken.connection, opened);
                 plan.active.push(taken.active);
             }
-            if plan.resets_at_once {
+            if plan.resets_at_once || plan.fails.is_some() {
                 break;
             }
         }
@@ -71,9 +104,27 @@ impl Plan {
 
     fn add(&mut self, armed: &ArmedFault, connection: u64, opened: Instant) {
         let removed = &armed.removed;
+        let seed = armed.fault.seed ^ connection;
         match armed.fault.effect {
+            // Of datagrams there is no connection.
+            Effect::UdpDelay { .. } | Effect::UdpDrop { .. } | Effect::UdpDuplicate { .. } => {}
+            Effect::Unreachable => {
+                self.fails = Some(ConnectFailure::Unreachable);
+                self.resets_at_once = true;
+            }
+            Effect::ConnectTimeout { after } => {
+                self.fails = Some(ConnectFailure::TimedOut { after });
+                self.silences.push(removed.clone());
+            }
+            Effect::ConnectDelay { delay, jitter } => self.connects.push(End {
+                at: opened + Spread { delay, jitter, seed }.delay_of(0),
+                removed: removed.clone(),
+            }),
             // The kernel could not tell whether this connection was meant.
-            Effect::Refuse => self.resets_at_once = true,
+            Effect::Refuse => {
+                self.fails = Some(ConnectFailure::Refused);
+                self.resets_at_once = true;
+            }
             Effect::Reset { after } => {
                 self.resets_at_once = after.is_zero();
                 self.end_at(opened + after, removed);
@@ -96,7 +147,6 @@ impl Plan {
                 direction,
             } => self.add_stages(direction, |way| {
                 // The two directions of a connection are delayed by different chances.
-                let seed = armed.fault.seed ^ connection;
                 Stage::Latency(Latency {
                     delay,
                     jitter,
@@ -139,6 +189,17 @@ impl End {
         future::select_all(ends.into_iter().map(|end| Box::pin(end.passes()))).await;
     }
 
+    /// Waits until all of `times` have passed or their faults are gone.
+    pub async fn all(times: Vec<Self>) {
+        for time in times {
+            tokio::select! {
+                biased;
+                () = time.removed.cancelled() => {}
+                () = timer::until(time.at) => {}
+            }
+        }
+    }
+
     async fn passes(self) {
         tokio::select! {
             biased;
@@ -150,6 +211,8 @@ impl End {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::{
         fault::book::Book,
@@ -166,7 +229,7 @@ mod tests {
     }
 
     fn plan(book: &Book) -> Plan {
-        let destination = "10.0.0.1:80".parse().unwrap();
+        let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
         Plan::new(&book.list(), &Caller::default(), destination, Instant::now())
     }
 
@@ -242,7 +305,7 @@ mod tests {
         let book = book(&[r#"{"everything":true,"effect":{"type":"reset"}}"#]);
         let snapshot = book.list();
         book.clear();
-        let destination = "10.0.0.1:80".parse().unwrap();
+        let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
         let plan = Plan::new(&snapshot, &Caller::default(), destination, Instant::now());
         assert!(!plan.resets_at_once && plan.active.is_empty());
     }

@@ -195,6 +195,13 @@ mod tests {
             r#"{"type":"timeout","after":"0s"}"#,
             r#"{"type":"refuse"}"#,
             r#"{"type":"bandwidth","rate":"64kbit"}"#,
+            r#"{"type":"unreachable"}"#,
+            r#"{"type":"connect_timeout"}"#,
+            r#"{"type":"connect_timeout","after":"5s"}"#,
+            r#"{"type":"connect_delay","delay":"1s","jitter":"3ms"}"#,
+            r#"{"type":"udp_delay","delay":"1s","direction":"both"}"#,
+            r#"{"type":"udp_drop"}"#,
+            r#"{"type":"udp_duplicate"}"#,
         ] {
             let fault = fault(&format!(r#"{{"everything":true,"effect":{effect}}}"#)).unwrap();
             assert_eq!(Fault::try_from(&RawFault::from(&fault)), Ok(fault), "{effect}");
@@ -212,6 +219,8 @@ mod tests {
                 "effect.jitter",
             ),
             (r#""effect":{"type":"reset","after":"25h"}"#, "effect.after"),
+            (r#""effect":{"type":"connect_timeout","after":"900ms"}"#, "effect.after"),
+            (r#""effect":{"type":"connect_delay","delay":"0s"}"#, "effect.delay"),
             (r#""effect":{"type":"bandwidth","rate":"0B/s"}"#, "effect.rate"),
             (r#""effect":{"type":"refuse"},"percent":0"#, "percent"),
             (r#""effect":{"type":"refuse"},"percent":100.1"#, "percent"),

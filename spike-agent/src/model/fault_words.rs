@@ -63,6 +63,65 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    /// Fail attempts to connect with EHOSTUNREACH
+    Unreachable {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Leave attempts to connect without an answer, until they fail with ETIMEDOUT
+    #[command(name = "connect_timeout", alias = "connect-timeout")]
+    ConnectTimeout {
+        /// Time until ETIMEDOUT, from 1s [default: as long as the caller's kernel tries]
+        #[arg(long, value_name = "TIME")]
+        after: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delay the handshake of connections
+    #[command(name = "connect_delay", alias = "connect-delay")]
+    ConnectDelay {
+        /// How much later connections are established, such as 200ms (at most 1h)
+        #[arg(long, value_name = "TIME")]
+        delay: String,
+        /// Spread each delay evenly over DELAY ± this
+        #[arg(long, value_name = "TIME")]
+        jitter: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delay UDP datagrams
+    #[command(name = "udp_delay", alias = "udp-delay")]
+    UdpDelay {
+        /// How much later datagrams arrive, such as 200ms (at most 1h)
+        #[arg(long, value_name = "TIME")]
+        delay: String,
+        /// Spread each delay evenly over DELAY ± this
+        #[arg(long, value_name = "TIME")]
+        jitter: Option<String>,
+        /// Which datagrams [default: response]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Lose UDP datagrams
+    #[command(name = "udp_drop", alias = "udp-drop")]
+    UdpDrop {
+        /// Which datagrams [default: response]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Deliver UDP datagrams twice
+    #[command(name = "udp_duplicate", alias = "udp-duplicate")]
+    UdpDuplicate {
+        /// Which datagrams [default: response]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -155,6 +214,28 @@ impl FaultWords {
                 direction,
                 common,
             } => (RawEffect::Bandwidth { rate, direction }, common),
+            EffectWords::Unreachable { common } => (RawEffect::Unreachable {}, common),
+            EffectWords::ConnectTimeout { after, common } => (RawEffect::ConnectTimeout { after }, common),
+            EffectWords::ConnectDelay {
+                delay,
+                jitter,
+                common,
+            } => (RawEffect::ConnectDelay { delay, jitter }, common),
+            EffectWords::UdpDelay {
+                delay,
+                jitter,
+                direction,
+                common,
+            } => (
+                RawEffect::UdpDelay {
+                    delay,
+                    jitter,
+                    direction,
+                },
+                common,
+            ),
+            EffectWords::UdpDrop { direction, common } => (RawEffect::UdpDrop { direction }, common),
+            EffectWords::UdpDuplicate { direction, common } => (RawEffect::UdpDuplicate { direction }, common),
         };
         Ok(RawFault {
             name: common.name,

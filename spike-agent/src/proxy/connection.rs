@@ -10,11 +10,8 @@ use futures_util::future;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Proxy, UpstreamSockets, pump, upstream};
-use crate::fault::{
-    pipeline::{End, Plan},
-    timer,
-};
+use super::{Proxy, UpstreamSockets, held::Prepared, pump, upstream};
+use crate::fault::{pipeline::End, timer};
 
 /// How long a stalled connection outlives its caller's last word: the kernel forgets a closed socket that waits for
 /// our end after this time (`net.ipv4.tcp_fin_timeout`) and tells nobody, so that it would be kept for nothing.
@@ -28,34 +25,53 @@ pub(super) async fn carry(
     upstream: Arc<dyn UpstreamSockets>,
 ) {
     let opened = Instant::now();
-    let Addresses {
-        netns_cookie,
-        client: peer,
-        listener,
-    } = addresses;
-    let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
-        proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, "no original destination is known; connection reset");
-        return reset([&client]);
+    let (plan, prepared, destination) = match proxy.held.take(&addresses) {
+        Some(Prepared { plan, server, .. }) => (plan, server, None),
+        None => {
+            let Addresses {
+                netns_cookie,
+                client: peer,
+                listener,
+            } = addresses;
+            let Some(mut original) = proxy.originals.take(netns_cookie, peer, listener) else {
+                proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "no original destination is known; connection reset");
+                return reset([&client]);
+            };
+            let plan = proxy.plan(&mut original, &*upstream, peer, opened);
+            (plan, None, Some(original.destination.address))
+        }
     };
-    let faults = proxy.faults_rx.borrow().clone();
-    let plan = Plan::new(&faults, &original.caller, original.destination, opened);
-    drop(faults);
     if plan.resets_at_once {
         return reset([&client]);
     }
     let mut ends = std::pin::pin!(End::first(plan.ends));
-    let connected = tokio::select! {
-        () = &mut ends => return reset([&client]),
-        () = pump::breaks(&client) => return reset([&client]),
-        connected = upstream::connect(&*upstream, original.destination, peer) => connected,
-    };
-    let server = match connected {
-        Ok(server) => server,
-        Err(error) => {
-            proxy.counts.unreached.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%error, "caller's connection reset");
-            return reset([&client]);
+    let server = match (prepared, destination) {
+        (Some(server), _) => server,
+        (None, None) => return reset([&client]),
+        // Its SYN was not held: the caller believes that it is connected.
+        (None, Some(destination)) => {
+            let (silences, connects) = (plan.silences, plan.connects);
+            let connecting = async {
+                for removed in &silences {
+                    removed.cancelled().await;
+                }
+                End::all(connects).await;
+                upstream::connect(&*upstream, destination, addresses.client).await
+            };
+            let connected = tokio::select! {
+                () = &mut ends => return reset([&client]),
+                () = pump::breaks(&client) => return reset([&client]),
+                connected = connecting => connected,
+            };
+            match connected {
+                Ok(server) => server,
+                Err(error) => {
+                    proxy.counts.unreached.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%error, "caller's connection reset");
+                    return reset([&client]);
+                }
+            }
         }
     };
     for stream in [&client, &server] {
@@ -76,7 +92,7 @@ pub(super) async fn carry(
 }
 
 /// Where a connection came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Addresses {
     /// The listener's network namespace.
     pub(super) netns_cookie: u64,

@@ -27,7 +27,7 @@ struct Everywhere(Option<SocketAddr>);
 impl Originals for Everywhere {
     fn take(&self, _: u64, _: SocketAddr, _: SocketAddr) -> Option<Original> {
         Some(Original {
-            destination: self.0?,
+            destination: self.0?.into(),
             caller: Caller::default(),
         })
     }
