@@ -143,7 +143,6 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let captures = Captures::new(
         Arc::clone(&kernel),
         Arc::clone(&journal),
-        Arc::clone(&processes),
         Arc::clone(&cgroups),
         Arc::clone(&known),
         capabilities,

@@ -50,10 +50,15 @@ pub const DATAGRAMS_REDIRECTED: u32 = 1 << 24;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DatagramSlots {
-    /// Unspecified where the port was not used.
+    /// When each was used last (`CLOCK_MONOTONIC`, nanoseconds); 0 where the port was not used.
+    pub used_ns: [u64; DATAGRAM_PORTS],
+    /// The destinations.
     pub originals: [Endpoint; DATAGRAM_PORTS],
 }
-layout!(DatagramSlots, size = 20 * DATAGRAM_PORTS, align = 4);
+layout!(DatagramSlots, size = 28 * DATAGRAM_PORTS, align = 8);
+
+/// For this long after its last datagram a destination keeps its port: an answer may be on its way.
+pub const SLOT_KEPT_NS: u64 = 10_000_000_000;
 
 /// The state of one TCP or UDP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
 /// with a later connection.

@@ -6,12 +6,16 @@ mod api;
 mod calls;
 mod capture;
 mod chance;
+mod connect;
+mod datagrams;
 mod effects;
 mod exec;
 mod latency;
 mod namespaces;
 mod observe;
 mod safety;
+mod selectors;
+mod stopped;
 mod transparent;
 
 use std::process::ExitCode;
@@ -29,7 +33,7 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 11] = [
+    let groups: [(&str, &[Test]); 15] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
@@ -41,6 +45,10 @@ fn main() -> ExitCode {
         ("exec", exec::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("selectors", selectors::TESTS),
+        ("connect", connect::TESTS),
+        ("datagrams", datagrams::TESTS),
+        ("stopped", stopped::TESTS),
     ];
     let trials = groups.into_iter().flat_map(|(group, tests)| {
         tests

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
 mod observe;
+mod scale;
 
 use anyhow::Result;
 
@@ -17,10 +18,14 @@ pub(crate) struct Options {
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
     Observe(observe::Options),
+    Scale(scale::Options),
+    Connect(scale::ConnectOptions),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::Observe(options) => observe::run(options),
+        Bench::Scale(options) => scale::run(options),
+        Bench::Connect(options) => scale::connect(options),
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use spike_common::address::Endpoint;
 use spike_common::counter::Counter;
+use spike_common::edge::TCP;
 use spike_common::packet::{EGRESS, FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES};
 use spike_common::socket::ServiceKey;
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use crate::capture::record::{Direction, DropCounts, Interface, LinkType, PacketR
 use crate::capture::rewrite::{Rewrite, rewrite};
 use crate::capture::session::{SessionSpec, run};
 use crate::control::{CaptureCounts, CaptureHandle};
-use crate::identity::{Cgroups, Processes};
+use crate::identity::Cgroups;
 use crate::kernel::Kernel;
 use crate::kernel::tap::{Link, Tap, index_table};
 use crate::model::rule::{Capabilities, Compiled, compile_taps};
@@ -36,7 +37,6 @@ const QUEUE: usize = 16_384;
 pub(super) struct Captures {
     kernel: Arc<Kernel>,
     journal: Arc<Journal>,
-    processes: Arc<Processes>,
     cgroups: Arc<Cgroups>,
     known: Arc<Known>,
     capabilities: Capabilities,
@@ -109,7 +109,6 @@ impl Captures {
     pub(super) fn new(
         kernel: Arc<Kernel>,
         journal: Arc<Journal>,
-        processes: Arc<Processes>,
         cgroups: Arc<Cgroups>,
         known: Arc<Known>,
         capabilities: Capabilities,
@@ -118,7 +117,6 @@ impl Captures {
         let captures = Arc::new(Self {
             kernel: Arc::clone(&kernel),
             journal,
-            processes,
             cgroups,
             known,
             capabilities,
@@ -250,7 +248,7 @@ impl Captures {
         if running
             .sessions
             .iter()
-            .any(|session| session.selector.from.cgroup.is_some())
+            .any(|session| session.selector.names_what_changes())
         {
             _ = self.follow(&running);
         }
@@ -300,12 +298,19 @@ impl Captures {
         let ends = ends(bytes, link_type);
         let known = header.flags & TASK_KNOWN != 0;
         let caller = (known && header.flags & TASK_SERVES == 0).then(|| {
-            self.processes
-                .caller(header.task.tgid, header.task.cgroup, header.task.name())
+            let mut caller = self.known.process(&header.task);
+            caller.source = ends.map(|(source, destination)| {
+                if header.flags & TASK_SENDS != 0 {
+                    source
+                } else {
+                    destination
+                }
+            });
+            caller
         });
         let mut chosen = sessions
             .into_iter()
-            .filter(|session| wants(&session.selector, header, caller.as_ref(), ends))
+            .filter(|session| self.wants(&session.selector, header, caller.as_ref(), ends))
             .peekable();
         if chosen.peek().is_none() {
             return;
@@ -374,28 +379,31 @@ impl Captures {
         if sends { (owner, other) } else { (other, owner) }
     }
 
+    /// The agent's fine decision, where the kernel may have chosen too much.
+    fn wants(
+        &self,
+        selector: &Selector,
+        header: &PacketHeader,
+        caller: Option<&Caller>,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> bool {
+        if selector.is_empty() {
+            return true;
+        }
+        let nobody = Caller::default();
+        let called = |address| self.known.describe(&selector.to, self.own_netns, &header.task, address, TCP);
+        if header.flags & TASK_KNOWN != 0 {
+            let destination = called(header.original.socket_addr());
+            return selector.matches(caller.unwrap_or(&nobody), &destination);
+        }
+        ends.is_some_and(|(source, destination)| {
+            selector.matches(&nobody, &called(destination)) || selector.matches(&nobody, &called(source))
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The agent's fine decision, where the kernel may have chosen too much.
-fn wants(
-    selector: &Selector,
-    header: &PacketHeader,
-    caller: Option<&Caller>,
-    ends: Option<(SocketAddr, SocketAddr)>,
-) -> bool {
-    if selector.is_empty() {
-        return true;
-    }
-    let nobody = Caller::default();
-    if header.flags & TASK_KNOWN != 0 {
-        return selector.matches(caller.unwrap_or(&nobody), header.original.socket_addr());
-    }
-    ends.is_some_and(|(source, destination)| {
-        selector.matches(&nobody, destination) || selector.matches(&nobody, source)
-    })
 }
 
 /// Puts the address that the application asked for in the place of the agent's listener.

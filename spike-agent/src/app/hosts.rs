@@ -17,8 +17,8 @@ const FRESH: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Addresses by name.
-#[derive(Debug, Default)]
-pub(super) struct Hosts(Mutex<HashMap<Arc<str>, Host>>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hosts(Arc<Mutex<HashMap<Arc<str>, Host>>>);
 
 #[derive(Debug, Default)]
 struct Host {
@@ -27,34 +27,40 @@ struct Host {
 }
 
 impl Hosts {
-    /// Asks for the plain ones among `wanted` that were not asked for lately, and forgets all others.
+    /// Asks for the plain ones among `wanted` that were not asked for lately, and forgets all others. Waits for those
+    /// alone that were never asked for.
     pub(super) async fn refresh(&self, wanted: &[&NamePattern]) {
         let names: BTreeSet<&str> = wanted.iter().filter_map(|host| host.exact()).collect();
-        let due: Vec<Arc<str>> = {
+        let (mut new, mut old) = (Vec::new(), Vec::new());
+        {
             let mut hosts = self.lock();
             hosts.retain(|name, _| names.contains(&**name));
-            for name in &names {
-                hosts.entry(Arc::from(*name)).or_default();
-            }
-            let is_due = |host: &Host| host.asked.is_none_or(|asked| asked.elapsed() >= FRESH);
-            let due = hosts.iter_mut().filter(|(_, host)| is_due(host));
-            due.map(|(name, host)| {
-                host.asked = Some(Instant::now());
-                Arc::clone(name)
-            })
-            .collect()
-        };
-        let ask = async |name: Arc<str>| {
-            let answer = timeout(WAIT, tokio::net::lookup_host((&*name, 0))).await;
-            // One that does not answer now may have the address still.
-            if let Ok(Ok(found)) = answer {
-                let addresses = found.map(|address| address.ip().to_canonical()).collect();
-                if let Some(host) = self.lock().get_mut(&name) {
-                    host.addresses = addresses;
+            for name in names {
+                let name = Arc::<str>::from(name);
+                let host = hosts.entry(Arc::clone(&name)).or_default();
+                match host.asked.replace(Instant::now()) {
+                    None => new.push(name),
+                    Some(asked) if asked.elapsed() >= FRESH => old.push(name),
+                    asked => host.asked = asked,
                 }
             }
-        };
-        join_all(due.into_iter().map(ask)).await;
+        }
+        for name in old {
+            let hosts = self.clone();
+            tokio::spawn(async move { hosts.ask(name).await });
+        }
+        join_all(new.into_iter().map(|name| self.ask(name))).await;
+    }
+
+    async fn ask(&self, name: Arc<str>) {
+        let answer = timeout(WAIT, tokio::net::lookup_host((&*name, 0))).await;
+        // One that does not answer now may have the address still.
+        if let Ok(Ok(found)) = answer {
+            let addresses = found.map(|address| address.ip().to_canonical()).collect();
+            if let Some(host) = self.lock().get_mut(&name) {
+                host.addresses = addresses;
+            }
+        }
     }
 
     /// The addresses of the names that match.

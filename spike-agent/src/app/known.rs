@@ -35,16 +35,19 @@ impl Needs {
 
     /// Of all these selectors.
     pub(super) fn of<'a>(selectors: impl Iterator<Item = &'a Selector>) -> Self {
+        let needs = selectors.map(|selector| Self::of_end(&selector.to).0);
+        Self(needs.fold(0, |all, needs| all | needs))
+    }
+
+    fn of_end(to: &EndSelector) -> Self {
         let mut needs = 0;
-        for selector in selectors {
-            if selector.to.names_process() {
-                needs |= Self::CALLED;
-            }
-            if let Some(host) = &selector.to.host {
-                needs |= Self::HOSTS;
-                if host.exact().is_none() {
-                    needs |= Self::GLOBS;
-                }
+        if to.names_process() {
+            needs |= Self::CALLED;
+        }
+        if let Some(host) = &to.host {
+            needs |= Self::HOSTS;
+            if host.exact().is_none() {
+                needs |= Self::GLOBS;
             }
         }
         Self(needs)
@@ -111,6 +114,22 @@ impl Known {
     /// What the armed selectors ask of a destination of a process in a namespace.
     pub(super) fn destination(&self, netns: u64, task: &Task, address: SocketAddr, transport: u32) -> Destination {
         let needs = Needs(self.needs.load(Ordering::Relaxed));
+        self.look(needs, netns, task, address, transport)
+    }
+
+    /// What one end asks of a destination.
+    pub(super) fn describe(
+        &self,
+        to: &EndSelector,
+        netns: u64,
+        task: &Task,
+        address: SocketAddr,
+        transport: u32,
+    ) -> Destination {
+        self.look(Needs::of_end(to), netns, task, address, transport)
+    }
+
+    fn look(&self, needs: Needs, netns: u64, task: &Task, address: SocketAddr, transport: u32) -> Destination {
         let mut destination = Destination::from(address);
         if needs.0 & Needs::HOSTS != 0 {
             destination.hosts = self.hosts(task.cgroup, address.ip(), needs.0 & Needs::GLOBS != 0);

@@ -25,7 +25,7 @@ use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, EndSelector, FieldError, Selector};
+use crate::model::{CaptureSpec, FieldError};
 use crate::proxy::namespaces::Namespaces;
 
 /// Everything that runs.
@@ -238,14 +238,8 @@ impl LivePlanes {
 
     /// Does a fault name what comes and goes?
     pub(super) fn names_what_changes(&self) -> bool {
-        let changes = |end: &EndSelector| {
-            end.names_process() && *end != EndSelector { pid: end.pid, process: end.process.clone(), ..EndSelector::default() }
-                || end.host.is_some()
-        };
-        self.book.list().iter().any(|armed| {
-            let Selector { from, to, .. } = &armed.fault.selector;
-            changes(from) || changes(to) || to.names_process()
-        })
+        let faults = self.book.list();
+        faults.iter().any(|armed| armed.fault.selector.names_what_changes())
     }
 
     /// When the kernel stops to carry a fault out, even if nobody tells it to.

@@ -64,6 +64,15 @@ impl Selector {
         self.from.is_empty() && self.to.is_empty()
     }
 
+    /// Does it name what comes and goes, so that its rules have to be made again?
+    pub fn names_what_changes(&self) -> bool {
+        self.from.cgroup.is_some()
+            || self.from.netns.is_some()
+            || self.from.user.is_some()
+            || self.to.host.is_some()
+            || self.to.names_process()
+    }
+
     /// The plain meaning of the selector: does it choose a call of `caller` to `destination`?
     ///
     /// An IPv4-mapped IPv6 destination (`::ffff:10.0.0.1`) counts as IPv4.

@@ -1,9 +1,6 @@
 //! The proxy between real loopback sockets.
 
-use std::{
-    hash::{DefaultHasher, Hasher},
-    time::Instant,
-};
+use std::hash::{DefaultHasher, Hasher};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::{

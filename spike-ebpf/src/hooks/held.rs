@@ -10,6 +10,7 @@ use spike_common::counter::Counter;
 use spike_common::held::{HeldSyn, MAX_SYN, PASS};
 use spike_common::socket::{HELD, Socket, TOLD};
 
+use super::select::live;
 use super::{ALLOW, DENY};
 use crate::maps::{RELEASED, SYNS};
 use crate::support::headers::Ends;
@@ -92,11 +93,15 @@ fn held(ctx: &SkBuffContext, socket: &mut Socket) -> i32 {
 pub(super) fn timer(ctx: &SockOpsContext) {
     // SAFETY: the helper takes this context; one word is copied at once.
     let released = unsafe { RELEASED.get(bpf_get_socket_cookie(ctx.ops.cast())) };
-    let Some(&milliseconds) = released else { return };
-    if milliseconds == PASS {
+    let mut timeout = match released {
+        Some(&milliseconds) => milliseconds,
+        None if live() => return,
+        // Nobody will let it go on; the next try goes straight.
+        None => 1,
+    };
+    if timeout == PASS {
         return;
     }
-    let mut timeout = milliseconds;
     // SAFETY: the helper reads four bytes of a local.
     unsafe {
         bpf_setsockopt(

@@ -2,13 +2,14 @@
 //! agent's ports, so that an answer tells by its source whose it is.
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::programs::SkBuffContext;
 use spike_common::address::Endpoint;
 use spike_common::config::{DATAGRAM_PORTS, DatagramPorts};
 use spike_common::counter::Counter;
-use spike_common::socket::{DATAGRAMS_REDIRECTED, Flow, FlowKey, REDIRECTED, Socket};
-use spike_common::task::mix;
+use spike_common::socket::{
+    DATAGRAMS_REDIRECTED, DatagramSlots, Flow, FlowKey, REDIRECTED, SLOT_KEPT_NS, Socket,
+};
 
 use super::connect::{LOOPBACK_INTERFACE, redirect, want_namespace};
 use crate::maps::{DATAGRAM_FLOWS, DATAGRAM_LISTENERS};
@@ -33,9 +34,7 @@ pub(super) unsafe fn send_to_agent<const IPV6: bool>(
         return None;
     };
     let ipv4 = destination.address.is_ipv4();
-    let slot = slot_of(destination);
-    let port = port_at(listener, ipv4, slot);
-    if port == 0 {
+    if port_at(listener, ipv4, 0) == 0 {
         counts::count(Counter::EscapedNamespace);
         return None;
     }
@@ -45,11 +44,13 @@ pub(super) unsafe fn send_to_agent<const IPV6: bool>(
         counts::count(Counter::EscapedScope);
         return None;
     }
-    // SAFETY: the caller's promise; the slot is within.
-    unsafe {
-        let slots = storage::slots(sk, true)?;
-        slots.originals[slot] = *destination;
-    }
+    // SAFETY: the caller's promise.
+    let slots = unsafe { storage::slots(sk, true)? };
+    let Some(slot) = slot_for(slots, destination) else {
+        counts::count(Counter::EscapedDestinations);
+        return None;
+    };
+    let port = port_at(listener, ipv4, slot);
     socket.flags |= DATAGRAMS_REDIRECTED;
     redirect::<IPV6>(raw, ipv4, port);
     Some(())
@@ -98,8 +99,7 @@ pub(super) unsafe fn original(sk: *mut bpf_sock, socket: &Socket, agent: &Endpoi
     let ipv4 = agent.address.is_ipv4();
     for slot in 0..DATAGRAM_PORTS {
         if port_at(listener, ipv4, slot) == agent.port {
-            let original = slots.originals[slot];
-            return (original.port != 0).then_some(original);
+            return (slots.used_ns[slot] != 0).then_some(slots.originals[slot]);
         }
     }
     None
@@ -107,20 +107,34 @@ pub(super) unsafe fn original(sk: *mut bpf_sock, socket: &Socket, agent: &Endpoi
 
 #[inline(always)]
 fn port_at(listener: &DatagramPorts, ipv4: bool, slot: usize) -> u16 {
-    if ipv4 {
+    if slot >= DATAGRAM_PORTS {
+        0
+    } else if ipv4 {
         listener.ports4[slot]
     } else {
         listener.ports6[slot]
     }
 }
 
-/// Destinations that share one replace each other: an answer that is then still on its way looks like the later one's.
+/// The slot of a destination: its own, else one that is free by now.
 #[inline(always)]
-fn slot_of(destination: &Endpoint) -> usize {
-    let [a, b, c, d] = destination.address.0;
-    let word = mix(
-        u64::from(a) << 32 | u64::from(b),
-        u64::from(c) << 32 | u64::from(d),
-    );
-    mix(word, u64::from(destination.port)) as usize & (DATAGRAM_PORTS - 1)
+fn slot_for(slots: &mut DatagramSlots, destination: &Endpoint) -> Option<usize> {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let (mut own, mut free) = (DATAGRAM_PORTS, DATAGRAM_PORTS);
+    for slot in 0..DATAGRAM_PORTS {
+        let used = slots.used_ns[slot];
+        if used != 0 && slots.originals[slot] == *destination {
+            own = slot;
+        } else if used == 0 || now > used.saturating_add(SLOT_KEPT_NS) {
+            free = slot;
+        }
+    }
+    let slot = core::hint::black_box(if own < DATAGRAM_PORTS { own } else { free });
+    if slot >= DATAGRAM_PORTS {
+        return None;
+    }
+    slots.originals[slot] = *destination;
+    slots.used_ns[slot] = now;
+    Some(slot)
 }
