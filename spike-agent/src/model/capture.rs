@@ -163,7 +163,7 @@ mod tests {
             (r#"{"interfaces":["lo","lo"]}"#, "interfaces[1]"),
             (r#"{"interfaces":[""]}"#, "interfaces[0]"),
             (r#"{"interfaces":["a/b"]}"#, "interfaces[0]"),
-            (r#"{"to":{"pid":1}}"#, "to.pid"),
+            (r#"{"to":{"pid":0}}"#, "to.pid"),
         ] {
             assert_eq!(capture(body).unwrap_err().field, field, "{body}");
         }
