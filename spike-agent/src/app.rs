@@ -30,16 +30,16 @@ use crate::fault::book::Book;
 use crate::identity::{Cgroups, Ends, Engine, EnginePlaces, Processes, Services, Users};
 use crate::kernel::Kernel;
 use crate::model::rule::{Capabilities, CgroupIds};
-use crate::proxy::{Proxy, can_answer};
 use crate::proxy::namespaces::Namespaces;
+use crate::proxy::{Proxy, can_answer};
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
 use calls::Calls;
 use captures::Captures;
 use export::LiveSource;
-use known::Known;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
+use known::Known;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.

@@ -23,8 +23,8 @@ pub use fault::{Fault, RawFault};
 pub use field_error::FieldError;
 pub use find::Find;
 pub use selector::{
-    Called, Caller, Destination, EndSelector, NamePattern, Netns, NetnsName, PortRange, ProcessPattern, RawEnd, Selector,
-    User,
+    Called, Caller, Destination, EndSelector, NamePattern, Netns, NetnsName, PortRange, ProcessPattern,
+    RawEnd, Selector, User,
 };
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;

@@ -35,9 +35,9 @@ use crate::{
     },
     model::{Caller, Destination},
 };
-use held::Held;
 use buffers::Buffers;
 use connection::Addresses;
+use held::Held;
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -122,7 +122,10 @@ mod tests {
         let mut short = [0; COMM_LEN];
         short[..12].copy_from_slice(b"redis-server");
         assert_eq!(comm_hash(&short), executable_hash(&comm("redis-server")));
-        assert_eq!(executable_hash(&comm("redis-server")), executable_hash(&padded("redis-server").unwrap()));
+        assert_eq!(
+            executable_hash(&comm("redis-server")),
+            executable_hash(&padded("redis-server").unwrap())
+        );
         assert_eq!(comm("systemd-networkd"), comm("systemd-network-x"));
     }
 

@@ -16,12 +16,27 @@ use crate::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("unreachable_is_a_routers_word", unreachable_is_a_routers_word),
     ("connect_timeout_is_a_timeout", connect_timeout_is_a_timeout),
-    ("connect_delay_delays_the_handshake", connect_delay_delays_the_handshake),
-    ("a_removed_delay_lets_connections_through", a_removed_delay_lets_connections_through),
+    (
+        "connect_delay_delays_the_handshake",
+        connect_delay_delays_the_handshake,
+    ),
+    (
+        "a_removed_delay_lets_connections_through",
+        a_removed_delay_lets_connections_through,
+    ),
     ("refuse_by_a_glob_is_exact", refuse_by_a_glob_is_exact),
-    ("a_server_that_refuses_does_so_to_the_caller", a_server_that_refuses_does_so_to_the_caller),
-    ("a_server_out_of_reach_is_so_to_the_caller", a_server_out_of_reach_is_so_to_the_caller),
-    ("a_server_that_says_nothing_times_out_for_the_caller", a_server_that_says_nothing_times_out_for_the_caller),
+    (
+        "a_server_that_refuses_does_so_to_the_caller",
+        a_server_that_refuses_does_so_to_the_caller,
+    ),
+    (
+        "a_server_out_of_reach_is_so_to_the_caller",
+        a_server_out_of_reach_is_so_to_the_caller,
+    ),
+    (
+        "a_server_that_says_nothing_times_out_for_the_caller",
+        a_server_that_says_nothing_times_out_for_the_caller,
+    ),
 ];
 
 /// The caller's error, or `peer ADDRESS`, and after how long.
@@ -29,7 +44,9 @@ fn connect(place: &Place<'_>, address: &str) -> (String, Duration) {
     let done = place.run_helper(&["connect", address]);
     let mut lines = done.stdout.lines();
     let after = lines.next().and_then(|line| line.strip_prefix("after "));
-    let after = after.and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    let after = after
+        .and_then(|text| text.parse().ok())
+        .map(Duration::from_millis);
     let outcome = lines.next().unwrap_or_default().to_owned();
     (outcome, after.unwrap_or_else(|| panic!("{}", done.stdout)))
 }
@@ -43,10 +60,16 @@ fn unreachable_is_a_routers_word() {
     let agent = Agent::start(&world);
     let client = world.place("client");
     for address in [echo(&world, "127.0.0.1:0"), echo(&world, "[::1]:0")] {
-        agent.fault(&format!("unreachable --name away --to port={}", port_of(&address)));
+        agent.fault(&format!(
+            "unreachable --name away --to port={}",
+            port_of(&address)
+        ));
         let (outcome, after) = connect(&client, &address);
         assert_eq!(outcome, "EHOSTUNREACH", "{address}");
-        assert!(after < Duration::from_millis(900), "{after:?}: not at the first try");
+        assert!(
+            after < Duration::from_millis(900),
+            "{after:?}: not at the first try"
+        );
         assert_eq!(agent.fault_count("away", "affected"), 1);
         if address.starts_with("127") {
             let done = client.run_helper(&["nonblocking", &address]);
@@ -62,10 +85,14 @@ fn connect_timeout_is_a_timeout() {
     let agent = Agent::start(&world);
     let client = world.place("client");
     for address in [echo(&world, "127.0.0.1:0"), echo(&world, "[::1]:0")] {
-        agent.fault(&format!("connect_timeout --after 1500ms --name silent --to port={}", port_of(&address)));
+        agent.fault(&format!(
+            "connect_timeout --after 1500ms --name silent --to port={}",
+            port_of(&address)
+        ));
         let (outcome, after) = connect(&client, &address);
         assert_eq!(outcome, "ETIMEDOUT", "{address}");
-        let range = Duration::from_millis(1490)..Duration::from_millis(1500) + needs::tolerance(Duration::from_millis(500));
+        let range = Duration::from_millis(1490)
+            ..Duration::from_millis(1500) + needs::tolerance(Duration::from_millis(500));
         assert!(range.contains(&after), "{after:?}");
         if address.starts_with("127") {
             let done = client.run_helper(&["nonblocking", &address]);
@@ -76,7 +103,11 @@ fn connect_timeout_is_a_timeout() {
     // Without a time the caller's own patience counts.
     let port = nginx(&world, &world.place("web"));
     agent.fault(&format!("connect_timeout --to port={port}"));
-    let seen = curl(&client, &format!("http://127.0.0.1:{port}/small"), &["--connect-timeout", "2"]);
+    let seen = curl(
+        &client,
+        &format!("http://127.0.0.1:{port}/small"),
+        &["--connect-timeout", "2"],
+    );
     assert_eq!(seen.code, 28, "{}", seen.error);
 }
 
@@ -85,10 +116,14 @@ fn connect_delay_delays_the_handshake() {
     let agent = Agent::start(&world);
     let client = world.place("client");
     for address in [echo(&world, "127.0.0.1:0"), echo(&world, "[::1]:0")] {
-        agent.fault(&format!("connect_delay --delay 300ms --name slow --to port={}", port_of(&address)));
+        agent.fault(&format!(
+            "connect_delay --delay 300ms --name slow --to port={}",
+            port_of(&address)
+        ));
         let (outcome, after) = connect(&client, &address);
         assert_eq!(outcome, format!("peer {address}"));
-        let range = Duration::from_millis(300)..Duration::from_millis(300) + needs::tolerance(Duration::from_millis(500));
+        let range = Duration::from_millis(300)
+            ..Duration::from_millis(300) + needs::tolerance(Duration::from_millis(500));
         assert!(range.contains(&after), "{after:?}");
         let asked = client.run_helper(&["ask", &address]);
         assert!(asked.stdout.contains("answer ping"), "{}", asked.stdout);
@@ -185,7 +220,10 @@ fn a_server_out_of_reach_is_so_to_the_caller() {
     let client = world.place("client").within(&here);
     let address = "203.0.113.7:80";
     assert_eq!(connect(&client, address).0, "EHOSTUNREACH", "without a fault");
-    agent.fault(&format!("latency --delay 10ms --name slow --from {}", client.selector()));
+    agent.fault(&format!(
+        "latency --delay 10ms --name slow --from {}",
+        client.selector()
+    ));
     wait_for("the fault in the namespace", Duration::from_secs(10), || {
         assert_eq!(connect(&client, address).0, "EHOSTUNREACH");
         (agent.fault_count("slow", "matched") > 0).then_some(())
@@ -196,11 +234,21 @@ fn a_server_that_says_nothing_times_out_for_the_caller() {
     let world = World::new();
     let here = far(&world, "blackhole");
     // Two tries, of 1 and 2 s; the agent's own socket is in the namespace, too.
-    ip(&["netns", "exec", &here, "sysctl", "-qw", "net.ipv4.tcp_syn_retries=1"]);
+    ip(&[
+        "netns",
+        "exec",
+        &here,
+        "sysctl",
+        "-qw",
+        "net.ipv4.tcp_syn_retries=1",
+    ]);
     let agent = Agent::start(&world);
     let client = world.place("client").within(&here);
     let address = "203.0.113.7:80";
-    agent.fault(&format!("latency --delay 10ms --name slow --from {}", client.selector()));
+    agent.fault(&format!(
+        "latency --delay 10ms --name slow --from {}",
+        client.selector()
+    ));
     wait_for("the fault in the namespace", Duration::from_secs(20), || {
         let (outcome, after) = connect(&client, address);
         assert_eq!(outcome, "ETIMEDOUT");

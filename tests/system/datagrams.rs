@@ -20,7 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("datagrams_come_twice", datagrams_come_twice),
     ("half_of_the_datagrams_are_lost", half_of_the_datagrams_are_lost),
     ("a_removed_delay_lets_go", a_removed_delay_lets_go),
-    ("a_resolver_is_delayed_and_its_server_is_not", a_resolver_is_delayed_and_its_server_is_not),
+    (
+        "a_resolver_is_delayed_and_its_server_is_not",
+        a_resolver_is_delayed_and_its_server_is_not,
+    ),
     ("datagrams_within_a_namespace", datagrams_within_a_namespace),
 ];
 
@@ -56,7 +59,10 @@ fn servers(world: &World) -> ([Vec<String>; 2], Vec<String>) {
         (0..3).map(one).collect()
     };
     let addresses = [start("127.0.0.1:0"), start("[::1]:0")];
-    let ports = addresses.iter().flatten().map(|address| port_of(address).to_string());
+    let ports = addresses
+        .iter()
+        .flatten()
+        .map(|address| port_of(address).to_string());
     let ports = ports.collect();
     (addresses, ports)
 }
@@ -74,7 +80,11 @@ fn assert_answered(addresses: &[String], answers: &[Answer], times: usize) {
     for (number, address) in addresses.iter().enumerate() {
         let text = format!("ask {number}");
         let of_it = answers.iter().filter(|answer| answer.text == text);
-        assert_eq!(of_it.filter(|answer| answer.from == *address).count(), times, "{answers:?}");
+        assert_eq!(
+            of_it.filter(|answer| answer.from == *address).count(),
+            times,
+            "{answers:?}"
+        );
     }
 }
 
@@ -84,14 +94,24 @@ fn datagrams_are_delayed() {
     let (addresses, _) = servers(&world);
     let client = world.place("client");
     let delay = Duration::from_millis(300);
-    agent.fault(&format!("udp_delay --delay 300ms --name slow --from {}", client.selector()));
+    agent.fault(&format!(
+        "udp_delay --delay 300ms --name slow --from {}",
+        client.selector()
+    ));
     for addresses in &addresses {
         let seen = ask(&client, addresses);
         assert_answered(addresses, &seen, 1);
         let range = delay..delay + needs::tolerance(Duration::from_millis(500));
-        assert!(seen.iter().all(|answer| range.contains(&answer.after)), "{seen:?}");
+        assert!(
+            seen.iter().all(|answer| range.contains(&answer.after)),
+            "{seen:?}"
+        );
         let done = client.run_helper(&["datagram-connected", &addresses[0]]);
-        assert!(done.stdout.contains(&format!("peer {}\n", addresses[0])), "{}", done.stdout);
+        assert!(
+            done.stdout.contains(&format!("peer {}\n", addresses[0])),
+            "{}",
+            done.stdout
+        );
         let seen = answers(&done);
         assert_answered(&addresses[..1], &seen, 1);
         assert!(range.contains(&seen[0].after), "{seen:?}");
@@ -113,7 +133,10 @@ fn datagrams_are_lost() {
     let (addresses, ports) = servers(&world);
     let client = world.place("client");
     for direction in ["request", "response"] {
-        agent.fault(&format!("udp_drop --direction {direction} --to port={}", ports[1]));
+        agent.fault(&format!(
+            "udp_drop --direction {direction} --to port={}",
+            ports[1]
+        ));
         let seen = ask(&client, &addresses[0]);
         let texts: Vec<&str> = seen.iter().map(|answer| answer.text.as_str()).collect();
         assert_eq!(texts, ["ask 0", "ask 2"], "{direction}");
@@ -140,12 +163,18 @@ fn half_of_the_datagrams_are_lost() {
     let agent = Agent::start(&world);
     let (addresses, ports) = servers(&world);
     let client = world.place("client");
-    agent.fault(&format!("udp_drop --percent 50 --seed 7 --name half --to port={}", ports[0]));
+    agent.fault(&format!(
+        "udp_drop --percent 50 --seed 7 --name half --to port={}",
+        ports[0]
+    ));
     let many = vec![addresses[0][0].clone(); 200];
     let seen = ask(&client, &many);
     // Five standard deviations of a fair coin's 200 throws.
     assert!((65..=135).contains(&seen.len()), "{}", seen.len());
-    let (matched, affected) = (agent.fault_count("half", "matched"), agent.fault_count("half", "affected"));
+    let (matched, affected) = (
+        agent.fault_count("half", "matched"),
+        agent.fault_count("half", "affected"),
+    );
     assert_eq!((matched, matched - affected), (200, seen.len() as u64));
 }
 
@@ -154,7 +183,10 @@ fn a_removed_delay_lets_go() {
     let agent = Agent::start(&world);
     let (addresses, ports) = servers(&world);
     let client = world.place("client");
-    agent.fault(&format!("udp_delay --delay 1m --name held --to port={}", ports[0]));
+    agent.fault(&format!(
+        "udp_delay --delay 1m --name held --to port={}",
+        ports[0]
+    ));
     let child = client.helper(&["datagrams", &addresses[0][0]]);
     let mut child = child;
     let child = spike_tests::world::start(&mut child);
@@ -175,7 +207,9 @@ fn a_resolver_is_delayed_and_its_server_is_not() {
         // Many programs ask for both versions of IP in one go; `ahostsv4` asks once.
         let script = format!("mount --bind {resolv} /etc/resolv.conf && getent ahostsv4 db.shop.test");
         let start = std::time::Instant::now();
-        let done = world.place(place).run("unshare", &["--mount", "sh", "-c", &script]);
+        let done = world
+            .place(place)
+            .run("unshare", &["--mount", "sh", "-c", &script]);
         (done, start.elapsed())
     };
     let delay = Duration::from_millis(800);
@@ -192,7 +226,10 @@ fn a_resolver_is_delayed_and_its_server_is_not() {
     assert!(took < delay, "{took:?}");
     agent.clear();
     // The server itself answers from a port of its own, which is no call of its.
-    agent.fault(&format!("udp_drop --direction both --name server --from {}", world.place("dns").selector()));
+    agent.fault(&format!(
+        "udp_drop --direction both --name server --from {}",
+        world.place("dns").selector()
+    ));
     let (done, _) = resolve("other");
     assert!(done.ok().contains("10.9.8.7"));
     assert_eq!(agent.fault_count("server", "matched"), 0);
@@ -208,12 +245,24 @@ fn datagrams_within_a_namespace() {
     ip(&["-n", &netns, "link", "set", "lo", "up"]);
     let [(host, _), (own, _)] = world.connect(None, Some(&netns));
     let agent = Agent::start(&world);
-    let address = workload::server(&world, &world.place("server"), "datagram-echo", &format!("{host}:0"));
+    let address = workload::server(
+        &world,
+        &world.place("server"),
+        "datagram-echo",
+        &format!("{host}:0"),
+    );
     let client = world.place("client").within(&netns);
     let _ = own;
-    agent.fault(&format!("udp_duplicate --name twice --from {}", client.selector()));
+    agent.fault(&format!(
+        "udp_duplicate --name twice --from {}",
+        client.selector()
+    ));
     wait_for("the fault in the namespace", Duration::from_secs(10), || {
         (ask(&client, std::slice::from_ref(&address)).len() == 2).then_some(())
     });
-    assert_answered(std::slice::from_ref(&address), &ask(&client, std::slice::from_ref(&address)), 2);
+    assert_answered(
+        std::slice::from_ref(&address),
+        &ask(&client, std::slice::from_ref(&address)),
+        2,
+    );
 }

@@ -17,7 +17,10 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_name_that_a_program_was_invoked_by", a_name_that_a_program_was_invoked_by),
+    (
+        "a_name_that_a_program_was_invoked_by",
+        a_name_that_a_program_was_invoked_by,
+    ),
     ("a_user", a_user),
     ("a_network_namespace", a_network_namespace),
     ("a_source_address_and_port", a_source_address_and_port),
@@ -34,7 +37,12 @@ const CANNOT_CONNECT: i32 = 7;
 
 fn is_refused(place: &Place<'_>, url: &str) -> bool {
     let seen = curl(place, url, &[]);
-    assert!(matches!(seen.code, 0 | CANNOT_CONNECT), "{}: {}", seen.code, seen.error);
+    assert!(
+        matches!(seen.code, 0 | CANNOT_CONNECT),
+        "{}: {}",
+        seen.code,
+        seen.error
+    );
     seen.code == CANNOT_CONNECT
 }
 
@@ -69,11 +77,17 @@ fn a_name_that_a_program_was_invoked_by() {
     let args = ["-sS", "-o", "/dev/null", &url];
     agent.fault("refuse --name named --from process=fetcher");
     assert!(ends_refused(&client, link, &args), "invoked by the name");
-    assert!(!ends_refused(&client, "curl", &args), "the same file by its own name");
+    assert!(
+        !ends_refused(&client, "curl", &args),
+        "the same file by its own name"
+    );
     assert_eq!(agent.fault_count("named", "affected"), 1);
     agent.clear();
     agent.fault("refuse --from process=curl");
-    assert!(ends_refused(&client, link, &args), "the file's own name holds as well");
+    assert!(
+        ends_refused(&client, link, &args),
+        "the file's own name holds as well"
+    );
     assert!(ends_refused(&client, "curl", &args));
 }
 
@@ -83,7 +97,15 @@ fn a_user() {
     let port = nginx(&world, &world.place("web"));
     let client = world.place("client");
     let url = format!("http://127.0.0.1:{port}/small");
-    let as_nobody = ["--reuid=nobody", "--clear-groups", "curl", "-sS", "-o", "/dev/null", &url];
+    let as_nobody = [
+        "--reuid=nobody",
+        "--clear-groups",
+        "curl",
+        "-sS",
+        "-o",
+        "/dev/null",
+        &url,
+    ];
     for user in ["nobody", "65534"] {
         agent.fault(&format!("refuse --from user={user}"));
         assert!(ends_refused(&client, "setpriv", &as_nobody), "{user}");
@@ -113,7 +135,18 @@ fn a_network_namespace() {
     let later = format!("{}-later", world.name);
     agent.fault(&format!("refuse --name later --from netns={later}"));
     ip(&["netns", "add", &later]);
-    let ask = ["netns", "exec", &later, "curl", "-sS", "-m", "2", "-o", "/dev/null", "http://192.0.2.1/"];
+    let ask = [
+        "netns",
+        "exec",
+        &later,
+        "curl",
+        "-sS",
+        "-m",
+        "2",
+        "-o",
+        "/dev/null",
+        "http://192.0.2.1/",
+    ];
     let refused = wait_for_once(|| {
         world.place("client").run("ip", &ask);
         agent.fault_count("later", "affected") > 0
@@ -136,7 +169,10 @@ fn a_source_address_and_port() {
     let client = world.place("client");
     let url = format!("http://127.0.0.1:{port}/small");
     agent.fault(&format!("refuse --from cidr=127.9.0.0/16 --to port={port}"));
-    assert_eq!(curl(&client, &url, &["--interface", "127.9.8.7"]).code, CANNOT_CONNECT);
+    assert_eq!(
+        curl(&client, &url, &["--interface", "127.9.8.7"]).code,
+        CANNOT_CONNECT
+    );
     assert_eq!(curl(&client, &url, &[]).code, 0);
     agent.clear();
     let source = free_port();
@@ -163,7 +199,11 @@ fn a_unit_and_a_container() {
     ] {
         agent.fault(&format!("refuse --from {words} --to port={port}"));
         for place in [&unit, &container, &other] {
-            assert_eq!(is_refused(place, &url), place.selector() == chosen.selector(), "{words}");
+            assert_eq!(
+                is_refused(place, &url),
+                place.selector() == chosen.selector(),
+                "{words}"
+            );
         }
         agent.clear();
     }
@@ -236,7 +276,10 @@ fn a_host_that_is_resolved_later() {
     agent.clear();
     agent.fault("refuse --name globbed --to host=*.late.test");
     assert!(get("three", "www.late.test") && get("four", "api.late.test"));
-    assert!(!is_refused(&world.place("five"), &format!("http://127.0.0.1:{port}/small")));
+    assert!(!is_refused(
+        &world.place("five"),
+        &format!("http://127.0.0.1:{port}/small")
+    ));
 }
 
 fn a_host_of_the_hosts_own() {
@@ -273,8 +316,16 @@ fn bad_selectors_are_told() {
     let mut post = Command::new("curl");
     post.args(["-s", "--unix-socket", agent.socket(), "-d", body]);
     let done = spike_tests::world::finish(
-        spike_tests::world::start(post.args(["-H", "content-type: application/json", "http://spike/v1/faults"])),
+        spike_tests::world::start(post.args([
+            "-H",
+            "content-type: application/json",
+            "http://spike/v1/faults",
+        ])),
         "curl",
     );
-    assert!(done.stdout.contains("proces") && done.stdout.contains("expected one of"), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("proces") && done.stdout.contains("expected one of"),
+        "{}",
+        done.stdout
+    );
 }

@@ -13,7 +13,10 @@ use spike_tests::{
 use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_stopped_agent_intercepts_no_more", a_stopped_agent_intercepts_no_more),
+    (
+        "a_stopped_agent_intercepts_no_more",
+        a_stopped_agent_intercepts_no_more,
+    ),
     ("a_fault_ends_in_the_kernel_too", a_fault_ends_in_the_kernel_too),
 ];
 
@@ -50,8 +53,14 @@ fn a_stopped_agent_intercepts_no_more() {
     let client = world.place("client");
     let url = format!("http://127.0.0.1:{port}/small");
     agent.fault(&format!("latency --delay 1ms --name slow --to port={port}"));
-    agent.fault(&format!("udp_delay --delay 1ms --name slower --from {}", client.selector()));
-    agent.fault(&format!("refuse --name no --from {}", world.place("refused").selector()));
+    agent.fault(&format!(
+        "udp_delay --delay 1ms --name slower --from {}",
+        client.selector()
+    ));
+    agent.fault(&format!(
+        "refuse --name no --from {}",
+        world.place("refused").selector()
+    ));
     assert_eq!(curl(&client, &url, &[]).code, 0);
     assert_eq!(agent.fault_count("slow", "affected"), 1);
     assert!(client.run_helper(&["datagrams", &echo]).stdout.contains(&echo));
@@ -59,10 +68,16 @@ fn a_stopped_agent_intercepts_no_more() {
     let stopped = Stopped::new(&agent);
     // Each try that is held is given up soon, so that the time is known that well.
     let took = until_straight(|| curl(&client, &url, &["-m", "0.3"]).code == 0);
-    assert!(took <= Duration::from_secs(2) + needs::tolerance(Duration::from_secs(1)), "{took:?}");
+    assert!(
+        took <= Duration::from_secs(2) + needs::tolerance(Duration::from_secs(1)),
+        "{took:?}"
+    );
     let seen = curl(&client, &url, &[]);
     assert!(seen.code == 0 && seen.time < Duration::from_secs(1), "{seen:?}");
-    assert!(client.run_helper(&["datagrams", &echo]).stdout.contains(&echo), "datagrams go straight, too");
+    assert!(
+        client.run_helper(&["datagrams", &echo]).stdout.contains(&echo),
+        "datagrams go straight, too"
+    );
     drop(stopped);
     // It is back in force by itself.
     let back = until_straight(|| {

@@ -391,7 +391,10 @@ impl Captures {
             return true;
         }
         let nobody = Caller::default();
-        let called = |address| self.known.describe(&selector.to, self.own_netns, &header.task, address, TCP);
+        let called = |address| {
+            self.known
+                .describe(&selector.to, self.own_netns, &header.task, address, TCP)
+        };
         if header.flags & TASK_KNOWN != 0 {
             let destination = called(header.original.socket_addr());
             return selector.matches(caller.unwrap_or(&nobody), &destination);

@@ -30,7 +30,9 @@ impl KernelOriginals {
         let mut caller = self.known.process(&flow.task);
         caller.source = Some(client);
         Original {
-            destination: self.known.destination(netns_cookie, &flow.task, address, transport),
+            destination: self
+                .known
+                .destination(netns_cookie, &flow.task, address, transport),
             caller,
         }
     }
@@ -44,13 +46,23 @@ impl Originals for KernelOriginals {
         Some(self.original(netns_cookie, &flow, client, TCP))
     }
 
-    fn datagrams(&self, netns_cookie: u64, client: SocketAddr, listener: SocketAddr) -> Option<(u64, SocketAddr)> {
+    fn datagrams(
+        &self,
+        netns_cookie: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Option<(u64, SocketAddr)> {
         let key = FlowKey::new(netns_cookie, client.into(), listener.into());
         let flow = self.kernel.datagram_flow(&key)?;
         Some((flow.cookie, flow.original.socket_addr()))
     }
 
-    fn datagram_original(&self, netns_cookie: u64, client: SocketAddr, listener: SocketAddr) -> Option<Original> {
+    fn datagram_original(
+        &self,
+        netns_cookie: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Option<Original> {
         let key = FlowKey::new(netns_cookie, client.into(), listener.into());
         let flow = self.kernel.datagram_flow(&key)?;
         Some(self.original(netns_cookie, &flow, client, UDP))
@@ -88,7 +100,8 @@ impl ListenerTable for KernelListeners {
     }
 
     fn set_datagrams(&self, netns_cookie: u64, ports4: [u16; 8], ports6: [u16; 8]) -> Result<()> {
-        self.0.set_datagram_ports(netns_cookie, DatagramPorts { ports4, ports6 })
+        self.0
+            .set_datagram_ports(netns_cookie, DatagramPorts { ports4, ports6 })
     }
 }
 

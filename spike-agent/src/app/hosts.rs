@@ -67,7 +67,9 @@ impl Hosts {
     pub(super) fn addresses(&self, host: &NamePattern) -> Vec<IpAddr> {
         let hosts = self.lock();
         let meant = hosts.iter().filter(|(name, _)| host.matches(name));
-        let found: BTreeSet<IpAddr> = meant.flat_map(|(_, host)| host.addresses.iter().copied()).collect();
+        let found: BTreeSet<IpAddr> = meant
+            .flat_map(|(_, host)| host.addresses.iter().copied())
+            .collect();
         found.into_iter().collect()
     }
 
@@ -110,9 +112,17 @@ mod tests {
         let (localhost, all) = (host("localhost"), host("*"));
         hosts.refresh(&[&localhost, &host("*.test")]).await;
         let found = hosts.addresses(&localhost);
-        assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
+        assert!(
+            !found.is_empty() && found.iter().all(IpAddr::is_loopback),
+            "{found:?}"
+        );
         assert_eq!(hosts.with_address(found[0]), ["localhost".into()]);
-        assert_eq!(hosts.by_number(NameHash::of(b"\x09localhost\0").unwrap()).as_deref(), Some("localhost"));
+        assert_eq!(
+            hosts
+                .by_number(NameHash::of(b"\x09localhost\0").unwrap())
+                .as_deref(),
+            Some("localhost")
+        );
         hosts.refresh(&[]).await;
         assert!(hosts.addresses(&all).is_empty());
     }

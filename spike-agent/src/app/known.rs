@@ -112,7 +112,13 @@ impl Known {
     }
 
     /// What the armed selectors ask of a destination of a process in a namespace.
-    pub(super) fn destination(&self, netns: u64, task: &Task, address: SocketAddr, transport: u32) -> Destination {
+    pub(super) fn destination(
+        &self,
+        netns: u64,
+        task: &Task,
+        address: SocketAddr,
+        transport: u32,
+    ) -> Destination {
         let needs = Needs(self.needs.load(Ordering::Relaxed));
         self.look(needs, netns, task, address, transport)
     }
@@ -129,7 +135,14 @@ impl Known {
         self.look(Needs::of_end(to), netns, task, address, transport)
     }
 
-    fn look(&self, needs: Needs, netns: u64, task: &Task, address: SocketAddr, transport: u32) -> Destination {
+    fn look(
+        &self,
+        needs: Needs,
+        netns: u64,
+        task: &Task,
+        address: SocketAddr,
+        transport: u32,
+    ) -> Destination {
         let mut destination = Destination::from(address);
         if needs.0 & Needs::HOSTS != 0 {
             destination.hosts = self.hosts(task.cgroup, address.ip(), needs.0 & Needs::GLOBS != 0);
@@ -211,17 +224,24 @@ impl Known {
         }
         if ip.is_loopback() {
             let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-            let binder = all.into_iter().find_map(|all: IpAddr| self.kernel.binder(&key(all)));
+            let binder = all
+                .into_iter()
+                .find_map(|all: IpAddr| self.kernel.binder(&key(all)));
             return binder.map(|binder| binder.task);
         }
         let wanted = key(ip);
         let bound = self.bound();
-        let at_port = |bound: &&Bound| {
-            bound.endpoint.port == address.port() && bound.transport == wanted.transport
-        };
-        let exact = bound.iter().filter(at_port).find(|bound| bound.endpoint == wanted.endpoint);
+        let at_port =
+            |bound: &&Bound| bound.endpoint.port == address.port() && bound.transport == wanted.transport;
+        let exact = bound
+            .iter()
+            .filter(at_port)
+            .find(|bound| bound.endpoint == wanted.endpoint);
         let all = || {
-            let mut all = bound.iter().filter(at_port).filter(|bound| bound.endpoint.address.is_unspecified());
+            let mut all = bound
+                .iter()
+                .filter(at_port)
+                .filter(|bound| bound.endpoint.address.is_unspecified());
             all.find(|bound| self.ends.namespaces().has_address(bound.task.tgid, ip))
         };
         exact.or_else(all).map(|bound| bound.task)
@@ -285,7 +305,11 @@ impl Identities for Known {
         let found = match (file, netns) {
             (Some((name, file)), _) => self.cookie(name.inode, &file),
             (None, Netns::Inode(inode)) => pids().find_map(|pid| {
-                let is_inside = self.ends.namespaces().of(pid).is_some_and(|found| found.inode == *inode);
+                let is_inside = self
+                    .ends
+                    .namespaces()
+                    .of(pid)
+                    .is_some_and(|found| found.inode == *inode);
                 is_inside
                     .then(|| self.cookie(*inode, format!("/proc/{pid}/ns/net").as_ref()))
                     .flatten()

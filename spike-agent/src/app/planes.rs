@@ -151,7 +151,10 @@ impl Planes for LivePlanes {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
-                    refusals.push(refusal(armed, deadlines.get(&armed.id).copied().unwrap_or(u64::MAX)));
+                    refusals.push(refusal(
+                        armed,
+                        deadlines.get(&armed.id).copied().unwrap_or(u64::MAX),
+                    ));
                 }
             }
             let mut values = compiled.exact.values().chain(compiled.prefix.values());
@@ -214,7 +217,8 @@ impl Planes for LivePlanes {
         if self.known.has_user(name) {
             return Ok(());
         }
-        let hint = format!("there is no user {name:?} in /etc/passwd; one of another directory is named by number");
+        let hint =
+            format!("there is no user {name:?} in /etc/passwd; one of another directory is named by number");
         Err(FieldError::new("user", hint))
     }
 }
@@ -239,7 +243,9 @@ impl LivePlanes {
     /// Does a fault name what comes and goes?
     pub(super) fn names_what_changes(&self) -> bool {
         let faults = self.book.list();
-        faults.iter().any(|armed| armed.fault.selector.names_what_changes())
+        faults
+            .iter()
+            .any(|armed| armed.fault.selector.names_what_changes())
     }
 
     /// When the kernel stops to carry a fault out, even if nobody tells it to.

@@ -52,13 +52,16 @@ impl Fate {
                 _ => continue,
             };
             let is_meant = way == Direction::Both || way == direction;
-            if !is_meant || armed.removed.is_cancelled() || !armed.fault.selector.matches(caller, destination) {
+            if !is_meant || armed.removed.is_cancelled() || !armed.fault.selector.matches(caller, destination)
+            {
                 continue;
             }
             let Some(taken) = take(armed) else { continue };
             match armed.fault.effect {
                 Effect::UdpDelay {
-                    delay: middle, jitter, ..
+                    delay: middle,
+                    jitter,
+                    ..
                 } => {
                     let spread = Spread {
                         delay: middle,
@@ -117,7 +120,10 @@ mod tests {
         ]);
         let request = fate(&book, Direction::Request);
         let left = request.at.unwrap() - Instant::now();
-        assert!((Duration::from_millis(2900)..=Duration::from_secs(3)).contains(&left), "{left:?}");
+        assert!(
+            (Duration::from_millis(2900)..=Duration::from_secs(3)).contains(&left),
+            "{left:?}"
+        );
         assert_eq!((request.copies, request.active.len()), (1, 2));
         let response = fate(&book, Direction::Response);
         assert_eq!((response.copies, response.active.len()), (2, 2));
@@ -131,7 +137,9 @@ mod tests {
     fn a_share_of_the_datagrams_is_lost_the_same_each_time() {
         let lost = || {
             let book = book(&[r#""effect":{"type":"udp_drop"},"percent":30"#]);
-            let lost: Vec<bool> = (0..1000).map(|_| fate(&book, Direction::Response).copies == 0).collect();
+            let lost: Vec<bool> = (0..1000)
+                .map(|_| fate(&book, Direction::Response).copies == 0)
+                .collect();
             let count = lost.iter().filter(|lost| **lost).count();
             assert!((230..370).contains(&count), "{count}");
             assert_eq!(fate(&book, Direction::Request).copies, 1);

@@ -63,7 +63,9 @@ pub enum ConnectFailure {
 fn is_decided_in_kernel(armed: &ArmedFault, caller: &Caller) -> bool {
     let process = &armed.fault.selector.from.process;
     armed.decided_in_kernel.load(Ordering::Relaxed)
-        && process.as_ref().is_none_or(|pattern| pattern.matches(&caller.exe))
+        && process
+            .as_ref()
+            .is_none_or(|pattern| pattern.matches(&caller.exe))
 }
 
 /// A time at which a connection is reset, unless the fault is removed before.

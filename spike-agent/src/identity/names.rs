@@ -47,7 +47,10 @@ impl Names {
     /// The names that are known, with their numbers.
     pub fn all(&self) -> Vec<(u64, Arc<str>)> {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.iter().map(|(number, name)| (*number, Arc::clone(name))).collect()
+        names
+            .iter()
+            .map(|(number, name)| (*number, Arc::clone(name)))
+            .collect()
     }
 
     /// The name with this number.

@@ -49,7 +49,10 @@ impl NetworkNamespaces {
         if !is_fresh {
             read.names = Some((Instant::now(), names()));
         }
-        let name = read.names.as_ref().and_then(|(_, names)| names.get(&inode).cloned());
+        let name = read
+            .names
+            .as_ref()
+            .and_then(|(_, names)| names.get(&inode).cloned());
         Some(NetnsName {
             inode,
             name,

@@ -38,7 +38,9 @@ impl Kernel {
     /// # Errors
     /// When they are already being read, or cannot be polled.
     pub fn read_syns(&self, mut each: impl FnMut(&HeldSyn) + Send + 'static) -> Result<()> {
-        let ring = lock(&self.syns).take().context("the SYNs are already being read")?;
+        let ring = lock(&self.syns)
+            .take()
+            .context("the SYNs are already being read")?;
         // SAFETY: the ring owns its descriptor and keeps it until it is dropped.
         let mut ring = unsafe { AsyncFd::register(ring) }.context("poll the SYNs' ring buffer")?;
         tokio::spawn(async move {
@@ -71,7 +73,9 @@ impl Kernel {
     pub fn set_datagram_ports(&self, netns: u64, ports: DatagramPorts) -> Result<()> {
         lock(&self.datagram_listeners)
             .insert(netns, ports, 0)
-            .with_context(|| format!("note the ports for datagrams in network namespace {netns}; at most 16384 fit"))
+            .with_context(|| {
+                format!("note the ports for datagrams in network namespace {netns}; at most 16384 fit")
+            })
     }
 
     /// Forgets a namespace's ports for datagrams.

@@ -219,8 +219,14 @@ mod tests {
                 "effect.jitter",
             ),
             (r#""effect":{"type":"reset","after":"25h"}"#, "effect.after"),
-            (r#""effect":{"type":"connect_timeout","after":"900ms"}"#, "effect.after"),
-            (r#""effect":{"type":"connect_delay","delay":"0s"}"#, "effect.delay"),
+            (
+                r#""effect":{"type":"connect_timeout","after":"900ms"}"#,
+                "effect.after",
+            ),
+            (
+                r#""effect":{"type":"connect_delay","delay":"0s"}"#,
+                "effect.delay",
+            ),
             (r#""effect":{"type":"bandwidth","rate":"0B/s"}"#, "effect.rate"),
             (r#""effect":{"type":"refuse"},"percent":0"#, "percent"),
             (r#""effect":{"type":"refuse"},"percent":100.1"#, "percent"),

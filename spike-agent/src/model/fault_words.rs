@@ -235,7 +235,9 @@ impl FaultWords {
                 common,
             ),
             EffectWords::UdpDrop { direction, common } => (RawEffect::UdpDrop { direction }, common),
-            EffectWords::UdpDuplicate { direction, common } => (RawEffect::UdpDuplicate { direction }, common),
+            EffectWords::UdpDuplicate { direction, common } => {
+                (RawEffect::UdpDuplicate { direction }, common)
+            }
         };
         Ok(RawFault {
             name: common.name,

@@ -179,7 +179,10 @@ mod tests {
         for (key, other) in [
             (r#"{"service":"redis"}"#, r#"{"service":"redis-2"}"#),
             (r#"{"process":"redis-server"}"#, r#"{"process":"redis-cli"}"#),
-            (r#"{"process":"/usr/bin/redis-*"}"#, r#"{"process":"/usr/bin/redis-server"}"#),
+            (
+                r#"{"process":"/usr/bin/redis-*"}"#,
+                r#"{"process":"/usr/bin/redis-server"}"#,
+            ),
             (r#"{"pid":9}"#, r#"{"pid":8}"#),
             (r#"{"cgroup":"/system.slice"}"#, r#"{"cgroup":"/system"}"#),
             (r#"{"container":"cache-*"}"#, r#"{"container":"cache"}"#),
@@ -196,11 +199,18 @@ mod tests {
                 let from = select(end, "{}").unwrap();
                 assert_eq!(from.matches(&redis, there.address), expected, "from {end}");
                 let to = select("{}", end).unwrap();
-                assert_eq!(to.matches(&Caller::default(), there.clone()), expected, "to {end}");
+                assert_eq!(
+                    to.matches(&Caller::default(), there.clone()),
+                    expected,
+                    "to {end}"
+                );
             }
         }
         let to_process = select("{}", r#"{"service":"redis"}"#).unwrap();
-        assert!(!to_process.matches(&redis, there.address), "nobody is known to listen there");
+        assert!(
+            !to_process.matches(&redis, there.address),
+            "nobody is known to listen there"
+        );
     }
 
     #[test]

@@ -13,7 +13,9 @@ use spike_common::held::HeldSyn;
 use tokio::net::TcpStream;
 
 use super::{
-    Original, Proxy, UpstreamSockets, connection::Addresses, inject,
+    Original, Proxy, UpstreamSockets,
+    connection::Addresses,
+    inject,
     upstream::{self, UpstreamError},
 };
 use crate::fault::pipeline::{ConnectFailure, End, Plan};
@@ -63,7 +65,9 @@ impl Held {
     /// It does not any more; what it has open there, which keeps the namespace alive, goes with the last.
     pub(super) fn leave(&self, netns_cookie: u64) {
         let mut places = lock(&self.places);
-        let Some(place) = places.get(&netns_cookie) else { return };
+        let Some(place) = places.get(&netns_cookie) else {
+            return;
+        };
         if place.listeners <= 1 {
             places.remove(&netns_cookie);
             return;
@@ -135,7 +139,9 @@ impl Proxy {
                 self.originals.pass(syn.cookie);
             }
         };
-        let prepared = self.prepare(original, &*place.sockets, &addresses, opened, syn.cookie).await;
+        let prepared = self
+            .prepare(original, &*place.sockets, &addresses, opened, syn.cookie)
+            .await;
         match prepared {
             Ok((plan, server)) => {
                 // Before the SYN goes on: the accept may be faster than we are.
@@ -188,7 +194,9 @@ impl Proxy {
         match connected {
             Ok(server) => Ok((plan, Some(server))),
             Err(error) => {
-                self.counts.unreached.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.counts
+                    .unreached
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 tracing::debug!(%error, "the caller is told");
                 let outcome = Outcome::of(&error);
                 if outcome == Outcome::Silence {
@@ -211,10 +219,13 @@ enum Outcome {
 
 impl Outcome {
     fn of(error: &UpstreamError) -> Self {
-        let (UpstreamError::Socket(error) | UpstreamError::Bind(_, error) | UpstreamError::Connect(_, error)) = error;
+        let (UpstreamError::Socket(error) | UpstreamError::Bind(_, error) | UpstreamError::Connect(_, error)) =
+            error;
         match error.raw_os_error() {
             Some(libc::ETIMEDOUT) => Self::Silence,
-            Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => Self::Unreachable,
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => {
+                Self::Unreachable
+            }
             _ => Self::Refused,
         }
     }
@@ -225,7 +236,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Where a caller calls from, had it not been sent here: by its own routes.
-pub(super) fn source(sockets: &dyn UpstreamSockets, destination: SocketAddr, client: SocketAddr) -> SocketAddr {
+pub(super) fn source(
+    sockets: &dyn UpstreamSockets,
+    destination: SocketAddr,
+    client: SocketAddr,
+) -> SocketAddr {
     if let Some(bound) = upstream::source(client, destination) {
         return SocketAddr::new(bound.ip(), client.port());
     }

@@ -192,7 +192,10 @@ mod tests {
             assert_eq!((tcp.source_port(), tcp.destination_port()), (80, 4000));
             assert_eq!(tcp.acknowledgment_number(), 0, "the SYN counts as one byte");
             let back = destination(&packet).unwrap().ip();
-            assert_eq!(back, destination(&refusal(&packet).unwrap()).map(|_| back).unwrap());
+            assert_eq!(
+                back,
+                destination(&refusal(&packet).unwrap()).map(|_| back).unwrap()
+            );
         }
     }
 
@@ -203,12 +206,14 @@ mod tests {
             let sliced = SlicedPacket::from_ip(&packet).unwrap();
             match sliced.transport {
                 Some(TransportSlice::Icmpv4(icmp)) => {
-                    let wanted = etherparse::Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Host);
+                    let wanted =
+                        etherparse::Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Host);
                     assert_eq!(icmp.icmp_type(), wanted);
                     assert_eq!(icmp.payload(), &syn[..28]);
                 }
                 Some(TransportSlice::Icmpv6(icmp)) => {
-                    let wanted = etherparse::Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Address);
+                    let wanted =
+                        etherparse::Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Address);
                     assert_eq!(icmp.icmp_type(), wanted);
                     assert!(icmp.is_checksum_valid([2; 16], [1; 16]));
                 }

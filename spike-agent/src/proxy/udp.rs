@@ -72,7 +72,9 @@ impl Proxy {
         upstream: Arc<dyn UpstreamSockets>,
         stop: CancellationToken,
     ) {
-        let opened = socket.local_addr().and_then(|local| Ok((local, UdpSocket::from_std(socket)?)));
+        let opened = socket
+            .local_addr()
+            .and_then(|local| Ok((local, UdpSocket::from_std(socket)?)));
         let (local, socket) = match opened {
             Ok(opened) => opened,
             Err(error) => return tracing::warn!(%error, "poll a port for datagrams"),
@@ -135,7 +137,12 @@ impl Port {
 
     fn fate(&self, session: &Session, direction: Direction) -> Fate {
         let faults = self.proxy.faults_rx.borrow().clone();
-        Fate::of(&faults, &session.original.caller, &session.original.destination, direction)
+        Fate::of(
+            &faults,
+            &session.original.caller,
+            &session.original.destination,
+            direction,
+        )
     }
 
     fn open(self: &Arc<Self>, key: SessionKey) -> io::Result<Arc<Session>> {
@@ -260,7 +267,9 @@ async fn deliver(mut waiting_rx: mpsc::Receiver<Waiting>, way: Way) {
     let mut line = BinaryHeap::<Reverse<InLine>>::new();
     let mut number = 0_u64;
     loop {
-        let first = line.peek().map(|Reverse(first)| (first.at, first.waiting.fate.removed.clone()));
+        let first = line
+            .peek()
+            .map(|Reverse(first)| (first.at, first.waiting.fate.removed.clone()));
         tokio::select! {
             biased;
             () = comes(first) => if let Some(Reverse(InLine { waiting, .. })) = line.pop() {

@@ -6,8 +6,8 @@ use aya_ebpf::programs::SkBuffContext;
 use spike_common::edge::EdgeStats;
 use spike_common::histogram::{BUCKETS, bucket};
 use spike_common::socket::{
-    ADOPTED, ANSWERS, ASKED, BOUND, CALLEE, DATAGRAMS, DATAGRAMS_REDIRECTED, ENDED, IN_KNOWN, OUT_KNOWN, SERVER,
-    Socket,
+    ADOPTED, ANSWERS, ASKED, BOUND, CALLEE, DATAGRAMS, DATAGRAMS_REDIRECTED, ENDED, IN_KNOWN, OUT_KNOWN,
+    SERVER, Socket,
 };
 
 use super::{ALLOW, held, redirected};

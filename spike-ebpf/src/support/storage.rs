@@ -46,14 +46,8 @@ pub(crate) unsafe fn slots(sk: *mut bpf_sock, create: bool) -> Option<&'static m
         0
     };
     // SAFETY: the caller's promise; without a value the kernel zeroes a new one.
-    let slots = unsafe {
-        bpf_sk_storage_get(
-            DATAGRAM_SLOTS.as_ptr(),
-            sk.cast::<c_void>(),
-            null_mut(),
-            flags,
-        )
-    };
+    let slots =
+        unsafe { bpf_sk_storage_get(DATAGRAM_SLOTS.as_ptr(), sk.cast::<c_void>(), null_mut(), flags) };
     // SAFETY: as in `get`.
     unsafe { slots.cast::<DatagramSlots>().as_mut() }
 }

@@ -76,7 +76,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("{} connects a round to {address}", options.connects);
     // The first run warms up caches and the processor's clock; it does not count.
     measure(&stage, address, options)?;
-    println!("{:>5}  {:>10} {:>10}  {:>10} {:>10}", "round", "1: p50", "p99", "many: p50", "p99");
+    println!(
+        "{:>5}  {:>10} {:>10}  {:>10} {:>10}",
+        "round", "1: p50", "p99", "many: p50", "p99"
+    );
     let (mut one, mut many) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
         let few = with_armed(&mut stage, 1, address, options)?;
@@ -120,7 +123,12 @@ fn measure(stage: &Stage, address: SocketAddr, options: &Options) -> Result<(u64
     let (address, count) = (address.to_string(), options.connects.to_string());
     let text = text_of(&mut stage.command("client", &own, &["bench", "connect", &address, &count]))?;
     let mut numbers = text.lines().map(str::parse::<u64>);
-    let mut next = || numbers.next().context("a number is missing")?.context("read a number");
+    let mut next = || {
+        numbers
+            .next()
+            .context("a number is missing")?
+            .context("read a number")
+    };
     Ok((next()?, next()?))
 }
 

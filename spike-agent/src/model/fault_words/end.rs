@@ -11,7 +11,17 @@ use crate::model::{
 
 /// What an end can be chosen by.
 const KEYS: [&str; 11] = [
-    "service", "process", "pid", "cgroup", "container", "unit", "user", "host", "cidr", "port", "netns",
+    "service",
+    "process",
+    "pid",
+    "cgroup",
+    "container",
+    "unit",
+    "user",
+    "host",
+    "cidr",
+    "port",
+    "netns",
 ];
 
 /// Which calls, in words.
@@ -71,7 +81,11 @@ fn read(words: &[String]) -> Result<RawEnd, FieldError> {
 fn no_such_key(key: &str) -> String {
     let all = KEYS.join(", ");
     let distance = |known: &&&str| strsim::damerau_levenshtein(known, key);
-    match KEYS.iter().min_by_key(distance).filter(|known| distance(known) <= 2) {
+    match KEYS
+        .iter()
+        .min_by_key(distance)
+        .filter(|known| distance(known) <= 2)
+    {
         Some(meant) => format!("no such key, did you mean {meant}? There are {all}"),
         None => format!("no such key; there are {all}"),
     }

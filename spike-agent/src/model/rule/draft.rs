@@ -7,8 +7,8 @@ use spike_common::{
     address::{Address, MAPPED_WORD},
     name::NameHash,
     rule::{
-        ADDRESS, CGROUP, COMM, EXECUTABLE, FIXED_BITS, LEAF, NAME, NAMED, NETNS, PORT, PREFIX, REDIRECT, REDIRECT_DATAGRAMS, RuleKey,
-        RuleValue, TGID, UID,
+        ADDRESS, CGROUP, COMM, EXECUTABLE, FIXED_BITS, LEAF, NAME, NAMED, NETNS, PORT, PREFIX, REDIRECT,
+        REDIRECT_DATAGRAMS, RuleKey, RuleValue, TGID, UID,
     },
     task::{EXECUTABLE_LEN, comm, executable_hash, padded},
 };
@@ -45,7 +45,12 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The rules of a selector, without its cgroup; none while nothing that it names is there.
-    pub(super) fn all(selector: &Selector, hook: Hook, can: &Capabilities, known: &dyn Identities) -> Vec<Self> {
+    pub(super) fn all(
+        selector: &Selector,
+        hook: Hook,
+        can: &Capabilities,
+        known: &dyn Identities,
+    ) -> Vec<Self> {
         let mut base = Self {
             key: RuleKey::default(),
             ports: (0, u16::MAX),
@@ -65,7 +70,13 @@ impl Draft {
     }
 
     /// Spread over what `from` may mean.
-    fn callers(mut self, from: &EndSelector, hook: Hook, can: &Capabilities, known: &dyn Identities) -> Vec<Self> {
+    fn callers(
+        mut self,
+        from: &EndSelector,
+        hook: Hook,
+        can: &Capabilities,
+        known: &dyn Identities,
+    ) -> Vec<Self> {
         let left_to_the_agent = [&from.service, &from.container, &from.unit, &from.host];
         if left_to_the_agent.iter().any(|key| key.is_some()) || from.cidr.is_some() || from.port.is_some() {
             self.is_exact = false;
@@ -171,7 +182,9 @@ impl Draft {
         if listeners.len() > MAX_SPREAD {
             return drafts;
         }
-        let meant = listeners.iter().filter(|(_, port)| (self.ports.0..=self.ports.1).contains(port));
+        let meant = listeners
+            .iter()
+            .filter(|(_, port)| (self.ports.0..=self.ports.1).contains(port));
         let at = |draft: &Self, (ip, port): &(Option<IpAddr>, u16)| {
             let mut draft = *draft;
             draft.key.mask |= PORT;
@@ -318,7 +331,11 @@ impl Draft {
 fn name_hash(host: &str) -> Option<u64> {
     let mut wire = Vec::with_capacity(host.len() + 2);
     for label in host.split('.') {
-        wire.push(u8::try_from(label.len()).ok().filter(|length| (1..64).contains(length))?);
+        wire.push(
+            u8::try_from(label.len())
+                .ok()
+                .filter(|length| (1..64).contains(length))?,
+        );
         wire.extend_from_slice(label.as_bytes());
     }
     wire.push(0);

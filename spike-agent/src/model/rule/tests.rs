@@ -68,7 +68,11 @@ impl Identities for Tree {
     }
 
     fn netns_cookies(&self, netns: &Netns) -> Vec<u64> {
-        NETNS.iter().filter(|(inode, _)| netns.matches(&of_inode(*inode))).map(|(_, cookie)| *cookie).collect()
+        NETNS
+            .iter()
+            .filter(|(inode, _)| netns.matches(&of_inode(*inode)))
+            .map(|(_, cookie)| *cookie)
+            .collect()
     }
 
     fn listeners(&self, to: &EndSelector) -> Vec<(Option<IpAddr>, u16)> {
@@ -80,16 +84,26 @@ impl Identities for Tree {
         };
         let all = LISTENERS.iter().map(|text| text.parse::<SocketAddr>().unwrap());
         let meant = all.filter(|listener| process.matches_destination(&called(*listener)));
-        meant.map(|listener| (Some(listener.ip()), listener.port())).collect()
+        meant
+            .map(|listener| (Some(listener.ip()), listener.port()))
+            .collect()
     }
 
     fn addresses(&self, host: &NamePattern) -> Vec<IpAddr> {
         // Known by the agent's own resolver alone.
-        if host.matches("late.test") { vec!["10.9.9.9".parse().unwrap()] } else { Vec::new() }
+        if host.matches("late.test") {
+            vec!["10.9.9.9".parse().unwrap()]
+        } else {
+            Vec::new()
+        }
     }
 
     fn executables_invoked_as(&self, name: &str) -> Vec<String> {
-        if name == "redis-server" { vec!["redis-check-rdb".to_owned()] } else { Vec::new() }
+        if name == "redis-server" {
+            vec!["redis-check-rdb".to_owned()]
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -254,16 +268,18 @@ fn callers() -> impl Strategy<Value = Caller> {
     let cgroup = select(CGROUPS.to_vec());
     let uid = select(vec![(0, "root"), (33, "www")]);
     let netns = select(NETNS.to_vec());
-    (exe, 7..10_u32, cgroup, uid, netns).prop_map(|((exe, invoked), pid, cgroup, (uid, user), netns)| Caller {
-        pid,
-        exe: exe.to_owned(),
-        invoked: invoked.map(str::to_owned),
-        cgroup: cgroup.0.to_owned(),
-        uid: Some(uid),
-        user: Some(user.to_owned()),
-        netns: Some(of_inode(netns.0)),
-        service: Some("shop".to_owned()),
-        ..Caller::default()
+    (exe, 7..10_u32, cgroup, uid, netns).prop_map(|((exe, invoked), pid, cgroup, (uid, user), netns)| {
+        Caller {
+            pid,
+            exe: exe.to_owned(),
+            invoked: invoked.map(str::to_owned),
+            cgroup: cgroup.0.to_owned(),
+            uid: Some(uid),
+            user: Some(user.to_owned()),
+            netns: Some(of_inode(netns.0)),
+            service: Some("shop".to_owned()),
+            ..Caller::default()
+        }
     })
 }
 

@@ -183,18 +183,22 @@ impl EndSelector {
                         .is_some_and(|invoked| pattern.matches(invoked))
             })
             && self.user.as_ref().is_none_or(|user| process.is_user(user))
-            && self
-                .service
-                .as_ref()
-                .is_none_or(|pattern| process.service.as_deref().is_some_and(|name| pattern.matches(name)))
+            && self.service.as_ref().is_none_or(|pattern| {
+                process
+                    .service
+                    .as_deref()
+                    .is_some_and(|name| pattern.matches(name))
+            })
             && self
                 .container
                 .as_ref()
                 .is_none_or(|pattern| all(&process.containers, &|name| pattern.matches_container(name)))
-            && self
-                .unit
-                .as_ref()
-                .is_none_or(|pattern| process.unit.as_deref().is_some_and(|unit| pattern.matches_unit(unit)))
+            && self.unit.as_ref().is_none_or(|pattern| {
+                process
+                    .unit
+                    .as_deref()
+                    .is_some_and(|unit| pattern.matches_unit(unit))
+            })
             && self
                 .netns
                 .as_ref()
@@ -242,7 +246,8 @@ fn read<R, T>(
 
 impl From<&EndSelector> for RawEnd {
     fn from(end: &EndSelector) -> Self {
-        let text = |pattern: &Option<NamePattern>| pattern.as_ref().map(|pattern| pattern.as_str().to_owned());
+        let text =
+            |pattern: &Option<NamePattern>| pattern.as_ref().map(|pattern| pattern.as_str().to_owned());
         Self {
             service: text(&end.service),
             process: end.process.as_ref().map(|pattern| pattern.as_str().to_owned()),
@@ -275,7 +280,9 @@ fn parse_user(raw: &RawUser) -> Result<User, String> {
     }
     let is_plain = |c: char| !c.is_whitespace() && !matches!(c, ':' | '/');
     if name.is_empty() || !name.chars().all(is_plain) {
-        return Err(format!("`{name}` is not a user's name such as www-data, nor a number"));
+        return Err(format!(
+            "`{name}` is not a user's name such as www-data, nor a number"
+        ));
     }
     Ok(User::Name(name.clone()))
 }

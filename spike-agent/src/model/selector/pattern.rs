@@ -64,7 +64,10 @@ impl NamePattern {
 
     /// Is this systemd's name of a unit, or the same without `.service`?
     pub fn matches_unit(&self, unit: &str) -> bool {
-        self.matches(unit) || unit.strip_suffix(".service").is_some_and(|stem| self.matches(stem))
+        self.matches(unit)
+            || unit
+                .strip_suffix(".service")
+                .is_some_and(|stem| self.matches(stem))
     }
 
     /// Is this a container's name, or an id that begins with the pattern?
@@ -93,7 +96,9 @@ mod tests {
     #[test]
     fn units_and_containers_go_by_their_short_names_too() {
         let of = |text: &str| NamePattern::parse(text, "x").unwrap();
-        assert!(of("nginx").matches_unit("nginx.service") && of("nginx.service").matches_unit("nginx.service"));
+        assert!(
+            of("nginx").matches_unit("nginx.service") && of("nginx.service").matches_unit("nginx.service")
+        );
         assert!(!of("nginx").matches_unit("nginx.timer"));
         let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         assert!(of("0123456789ab").matches_container(id) && !of("0123456").matches_container(id));

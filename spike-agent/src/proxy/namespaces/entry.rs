@@ -163,7 +163,8 @@ impl Open {
         if told.closed {
             return Ok(());
         }
-        self.table.set_datagrams(self.cookie, opened.ports4, opened.ports6)
+        self.table
+            .set_datagrams(self.cookie, opened.ports4, opened.ports6)
     }
 
     /// Looks at the loopback interface and tells the kernel what changed.

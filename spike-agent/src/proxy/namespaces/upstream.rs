@@ -47,10 +47,7 @@ impl Inside {
     }
 
     /// Makes a socket in the namespace.
-    fn inside(
-        &self,
-        make: impl FnOnce() -> io::Result<OwnedFd> + Send + 'static,
-    ) -> io::Result<OwnedFd> {
+    fn inside(&self, make: impl FnOnce() -> io::Result<OwnedFd> + Send + 'static) -> io::Result<OwnedFd> {
         let namespace = self.namespace.lock().unwrap_or_else(PoisonError::into_inner);
         let namespace = namespace
             .clone()
