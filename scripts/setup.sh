@@ -5,6 +5,9 @@ set -euo pipefail
 least=1.95                 # rust-version of the workspace
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
+mermaid_version=11
+jsdom_version=29
+opentelemetry_proto_version=1.45.2
 
 usage() {
     cat <<'TEXT'
@@ -241,12 +244,18 @@ install_lint_tools() {
 
 # --- programs of the system tests -----------------------------------------------------------------------------------
 
+find_postgres() { # Debian keeps the server's programs off the PATH
+    ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1
+}
+
 install_test_programs() {
     local pair program package wanted=()
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
         capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
-        h2load:nghttp2-client dnsmasq:dnsmasq-base \
+        h2load:nghttp2-client dnsmasq:dnsmasq-base prometheus:prometheus nft:nftables podman:podman \
+        python3:python3 node:nodejs perl:perl setpriv:util-linux \
+        dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux \
         tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
         IFS=: read -r program package other <<<"$pair"
         have "$program" && continue
@@ -256,6 +265,12 @@ install_test_programs() {
         fi
         wanted+=("$package")
     done
+    # The distribution's own Python reads GraphML with it.
+    if ! /usr/bin/python3 -c 'import networkx' 2>/dev/null; then
+        apt_update
+        wanted+=(python3-networkx)
+    fi
+    have postgres || [ -n "$(find_postgres)" ] || wanted+=(postgresql)
     if [ ${#wanted[@]} = 0 ]; then
         step "test programs: all there"
         return 0
@@ -266,6 +281,33 @@ install_test_programs() {
             "${sudo[@]}" debconf-set-selections
     fi
     apt_install "${wanted[@]}"
+}
+
+# Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
+install_mermaid() {
+    local dir
+    dir=$(cd "$(dirname "$0")/.." && pwd)/target/mermaid
+    [ ! -d "$dir/node_modules/mermaid" ] || return 0
+    have npm || { step "no npm: Mermaid's parser is done without"; return 0; }
+    step "npm install mermaid, jsdom in target/mermaid"
+    mkdir -p "$dir"
+    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
+        "mermaid@$mermaid_version" "jsdom@$jsdom_version" ||
+        { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
+}
+
+# Packages that the tests' own programs import, in the build's directory: the machine's Python stays as it is.
+install_test_packages() {
+    local tools
+    tools=$(cd "$(dirname "$0")/.." && pwd)/target/test-tools/python
+    if PYTHONPATH=$tools python3 -c 'import opentelemetry.proto.collector.trace.v1.trace_service_pb2' 2>/dev/null; then
+        step "packages of the tests: all there"
+        return 0
+    fi
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+    step "pip install opentelemetry-proto $opentelemetry_proto_version into $tools"
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 300 \
+        python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version"
 }
 
 # --- what boots other kernels ---------------------------------------------------------------------------------------
@@ -305,7 +347,11 @@ find_kernel_rustc || install_kernel_rustc
 step "compiler of the kernel programs: $("$kernel_rustc" --version) in $("$kernel_rustc" --print sysroot)"
 
 install_bpf_linker
-if [ $want_test = yes ]; then install_test_programs; fi
+if [ $want_test = yes ]; then
+    install_test_programs
+    install_test_packages
+    install_mermaid
+fi
 if [ $want_lint = yes ]; then install_lint_tools; fi
 if [ $want_vm = yes ]; then install_vm_tools; fi
 

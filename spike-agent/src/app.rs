@@ -6,6 +6,8 @@ mod export;
 mod glue;
 mod hosts;
 mod known;
+mod map;
+mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,8 @@ use captures::Captures;
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use known::Known;
+use map::MapKeeper;
+use packets::Packets;
 use planes::LivePlanes;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -157,18 +161,29 @@ async fn serve(config: AgentConfig) -> Result<()> {
         otlp: config.otlp.clone(),
     };
     let exporter = Exporter::start(Arc::new(source), settings, stop.clone())?;
+    let map = Arc::new(MapKeeper::new(&config, Arc::clone(&kernel), Arc::clone(&calls)));
+    let map_stop = CancellationToken::new();
+    let keeping = tokio::spawn(Arc::clone(&map).run(map_stop.clone()));
+    let packets = Packets::new(
+        Arc::clone(&kernel),
+        Arc::clone(&journal),
+        Arc::clone(&cgroups),
+        capabilities,
+    );
     let planes = Arc::new(LivePlanes {
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
         book: Arc::clone(&book),
         calls,
+        map,
         exporter,
         services,
         cgroups,
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        packets,
         execs: ExecTable::new(mount, journal),
         known,
         holding,
@@ -193,6 +208,8 @@ async fn serve(config: AgentConfig) -> Result<()> {
     _ = book.clear();
     _ = planes.settle().await;
     planes.execs.end_all();
+    map_stop.cancel();
+    _ = keeping.await;
     planes.exporter.finish(LAST_PUSH).await;
     info!("stopped");
     drop(lock);

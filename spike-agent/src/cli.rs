@@ -1,10 +1,12 @@
 //! The command line: the agent's start, and a client of its API for everything else.
 
 mod agent;
+mod analyze;
 mod calls;
 mod capture;
 mod cleanup;
 mod client;
+mod diff;
 mod doctor;
 mod exec;
 mod fault;
@@ -15,6 +17,7 @@ mod panic;
 mod recorder;
 mod status;
 mod table;
+mod top;
 
 use std::{io, process::ExitCode};
 
@@ -44,6 +47,12 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show who calls whom
     Map(map::MapArgs),
+    /// Show what is different on the map between two times
+    Diff(diff::DiffArgs),
+    /// Show what is wrong with the architecture, and what to try
+    Analyze(analyze::AnalyzeArgs),
+    /// Watch the edges of the map live, look into them, break them
+    Top(top::TopArgs),
     /// Show calls as they end, a line each
     Calls(calls::CallsArgs),
     /// Break chosen calls for a limited time
@@ -79,6 +88,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => block_on(status::run(args)).map(done),
         Command::Doctor(args) => doctor::run(&args),
         Command::Map(args) => block_on(map::run(args)).map(done),
+        Command::Diff(args) => block_on(diff::run(args)).map(done),
+        Command::Analyze(args) => block_on(analyze::run(args)).map(done),
+        Command::Top(args) => block_on(top::run(args)).map(done),
         Command::Calls(args) => block_on(calls::run(args)).map(done),
         Command::Fault(args) => block_on(fault::run(args)).map(done),
         Command::Panic(args) => block_on(panic::run(args)).map(done),
@@ -116,6 +128,14 @@ mod tests {
             "spike agent --listen off --socket /s --state-dir /d --cgroup /sys/fs/cgroup --config spike.toml",
             "spike status --json",
             "spike map",
+            "spike map --at 10m-ago --since 5m --group service --find p99>100ms --hide protocol=dns --format svg",
+            "spike map --watch",
+            "spike map --watch 500ms --json",
+            "spike diff 1h-ago",
+            "spike diff 1h-ago 10m-ago --length 1m --group process --json",
+            "spike analyze --since 1h --json",
+            "spike analyze --without redis",
+            "spike top",
             "spike calls --follow --json",
             "spike calls --for 10s",
             "spike doctor --json",

@@ -1,16 +1,18 @@
 //! What the agent is told at its start: built-in values, then `spike.toml`, then the command line.
 
+mod history;
 mod listen;
 mod otlp;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use otlp::Interval;
 
-use crate::model::{ServiceRule, service_rule::RawServiceRule};
+use crate::model::{ServiceRule, Thresholds, service_rule::RawServiceRule};
 
 pub use listen::Listen;
 pub use otlp::{Endpoint, Header, Otlp};
@@ -45,6 +47,12 @@ pub struct AgentConfig {
     pub otlp: Option<Otlp>,
     /// Names of services, the first that matches first; in the file alone.
     pub services: Vec<ServiceRule>,
+    /// Length of the steps of the map's history.
+    pub history_step: Duration,
+    /// Size that the map's history is cut down to, in bytes; 0 for no history.
+    pub history_size: u64,
+    /// When something on the map is a finding; in the file alone.
+    pub analysis: Thresholds,
 }
 
 /// How much the agent tells on standard error.
@@ -100,6 +108,16 @@ pub struct Said {
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(default)]
     otlp_header: Vec<Header>,
+    /// Length of the steps in which the map's history is kept for a day, 1s to 60s [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    history_step: Option<history::Step>,
+    /// Size that the map's history is cut down to, such as 64MiB, or `off` [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    history_size: Option<history::Size>,
+    /// The `[analysis]` section, which only the file can have.
+    #[arg(skip)]
+    #[serde(default)]
+    analysis: Option<Thresholds>,
     /// `[[service]]` sections, which only the file can have.
     #[arg(skip)]
     #[serde(default)]
@@ -152,6 +170,15 @@ impl AgentConfig {
                 headers,
             }),
             services,
+            history_step: line
+                .history_step
+                .or(file.history_step)
+                .map_or(history::DEFAULT_STEP, |step| step.0),
+            history_size: line
+                .history_size
+                .or(file.history_size)
+                .map_or(history::DEFAULT_SIZE, |size| size.0),
+            analysis: file.analysis.unwrap_or_default(),
         })
     }
 }
@@ -179,6 +206,12 @@ fn read_file(path: &Path) -> Result<(Said, Vec<ServiceRule>)> {
     let shown = || format!("read the configuration {}", path.display());
     let text = std::fs::read_to_string(path).with_context(shown)?;
     let mut said: Said = toml::from_str(&text).with_context(shown)?;
+    if let Some(thresholds) = &said.analysis {
+        thresholds
+            .check()
+            .map_err(anyhow::Error::msg)
+            .with_context(shown)?;
+    }
     let rules = std::mem::take(&mut said.service).into_iter().enumerate();
     let rules = rules.map(|(index, raw)| {
         let rule = ServiceRule::try_from(raw);
@@ -245,6 +278,12 @@ mod tests {
             ),
             ("[[service]]\nname = \"a\"\nport = 1\nportt = 2", "portt"),
             ("[service]\nname = \"a\"", "service"),
+            ("history-step = \"2m\"", "1s to 60s"),
+            ("history-size = \"4kB\"", "1MiB"),
+            ("[analysis]\nchain-lenght = 3", "chain-lenght"),
+            ("[analysis]\nchain-length = 1", "analysis.chain-length"),
+            ("[analysis]\nidle = 5", "idle"),
+            ("[analysis]\nerror-percent = 0.0", "analysis.error-percent"),
         ] {
             let error = format!("{:#}", load(toml, Said::default()).unwrap_err());
             assert!(error.contains(wanted), "{error}");
@@ -262,5 +301,9 @@ mod tests {
         assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
         let names: Vec<&str> = config.services.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!(names, ["pay", "search", "orders-db", "batch"]);
+        let built_in = AgentConfig::load(Said::default(), None).unwrap();
+        assert_eq!(config.analysis, built_in.analysis);
+        assert_eq!(config.history_step, built_in.history_step);
+        assert_eq!(config.history_size, built_in.history_size);
     }
 }

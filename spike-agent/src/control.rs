@@ -3,6 +3,7 @@
 mod captures;
 mod error;
 mod execs;
+mod map;
 mod planes;
 
 use std::sync::Arc;
@@ -12,6 +13,10 @@ pub use error::ControlError;
 pub use planes::{CaptureCounts, CaptureHandle, Planes};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
+
+/// What the map can be drawn as, for the doors.
+pub use crate::topology::DrawFormat;
+pub use map::MapQuery;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{
@@ -107,7 +112,10 @@ impl Control {
         let armed = self.book.add(fault)?;
         if let Err(error) = self.planes.settle().await {
             self.book.remove_where(|other| other.id == armed.id);
-            return Err(ControlError::unavailable("put the fault in force", &error));
+            return Err(match error.downcast::<FieldError>() {
+                Ok(field) => field.into(),
+                Err(error) => ControlError::unavailable("put the fault in force", &error),
+            });
         }
         tracing::info!(
             fault = armed.fault.name,

@@ -336,7 +336,7 @@ fn traffic_control() -> [Check; 5] {
             Facility {
                 name: "fq qdisc",
                 required: false,
-                lost: "packet faults delay, jitter, reorder and rate: use the stream fault latency instead",
+                lost: "packet faults delay, jitter, reorder and rate: use the stream faults latency and bandwidth instead",
                 remedy: "boot a kernel with CONFIG_NET_SCH_FQ=y or =m",
             },
             probe::qdisc("fq", "fq"),

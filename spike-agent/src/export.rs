@@ -10,6 +10,7 @@
 //! them all. Every table here is bounded, and tells what did not fit.
 
 mod buckets;
+mod callers;
 mod calls;
 mod conventions;
 mod edges;

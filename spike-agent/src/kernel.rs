@@ -2,9 +2,13 @@
 
 mod adopt;
 mod attach;
+mod clsact;
 mod features;
 mod intercepted;
+mod joins;
 mod netns;
+pub mod packet_faults;
+mod route;
 mod rules;
 mod samples;
 mod sock_diag;
@@ -30,6 +34,7 @@ pub use features::Features;
 pub use rules::Refusal;
 pub use samples::Samples;
 
+use packet_faults::PacketTable;
 use rules::RuleTable;
 
 /// The kernel programs, built by the build script.
@@ -47,6 +52,7 @@ pub struct Kernel {
     taps: Mutex<RuleTable>,
     faults: Mutex<HashMap<MapData, u32, KernelFault>>,
     tap_links: Mutex<HashMap<MapData, u32, u32>>,
+    packets_table: Mutex<PacketTable>,
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
     wants: Mutex<HashMap<MapData, u64, u32>>,
@@ -102,6 +108,7 @@ impl Kernel {
             )),
             faults: Mutex::new(take.map("FAULTS", HashMap::try_from)?),
             tap_links: Mutex::new(take.map("TAP_LINKS", HashMap::try_from)?),
+            packets_table: Mutex::new(PacketTable::take(&mut take)?),
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
             wants: Mutex::new(take.map("WANTS", HashMap::try_from)?),
@@ -176,6 +183,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
     let (set_retval, netns_cookie) = (u8::from(features.set_retval), u8::from(features.netns_cookie));
     let offsets = features.executable.unwrap_or_default();
     let socket_error = features.socket_error.unwrap_or_default();
+    let packet_netns = features.packet_netns.unwrap_or_default();
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::default())
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -188,6 +196,9 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_TASK_LEADER", &offsets.task_leader, true)
         .override_global("OFFSET_TASK_COMM", &offsets.task_comm, true)
         .override_global("OFFSET_SK_ERR", &socket_error, true)
+        .override_global("OFFSET_SKB_DEV", &packet_netns.skb_dev, true)
+        .override_global("OFFSET_DEV_NET", &packet_netns.dev_net, true)
+        .override_global("OFFSET_NET_INUM", &packet_netns.net_inum, true)
         .map_max_entries("SCRATCH", u32::try_from(cpus)?)
         .load(OBJECT)
         .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")

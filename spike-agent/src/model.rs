@@ -8,11 +8,16 @@ pub mod fault;
 pub mod fault_words;
 pub mod field_error;
 pub mod find;
+pub mod human;
 pub mod json;
+pub mod moment;
+pub mod packet_effect;
+pub mod packet_rule;
 pub mod rule;
 pub mod selector;
 pub mod service;
 pub mod service_rule;
+pub mod thresholds;
 pub mod units;
 pub mod view;
 
@@ -22,11 +27,14 @@ pub use exec::RawExec;
 pub use fault::{Fault, RawFault};
 pub use field_error::FieldError;
 pub use find::Find;
+pub use moment::Window;
+pub use packet_effect::PacketEffect;
 pub use selector::{
     Called, Caller, Destination, EndSelector, NamePattern, Netns, NetnsName, PortRange, ProcessPattern,
     RawEnd, Selector, User,
 };
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
+pub use thresholds::Thresholds;
 pub use units::Rate;
-pub use view::CALL_FIELDS;
+pub use view::{CALL_FIELDS, LINK_FIELDS};

@@ -1,10 +1,26 @@
 //! Draws the service map from what the kernel counted.
 
+mod analysis;
+mod counts;
+mod diff;
+mod graph;
+mod history;
 mod latency;
+mod recent;
+mod recorder;
+mod render;
 mod services;
 
-pub use latency::histogram;
+pub use analysis::{Input as AnalysisInput, analyze};
+pub use counts::{Counts, DecodedCounts};
+pub use diff::{StepCalls, diff};
+pub use graph::{Flow, Graph, Link, Node, Observed, link_of_flow};
+pub use history::{History, HistoryError, Step};
 use latency::latency_view;
+pub use latency::{Histogram, histogram};
+pub use recent::{Facts, Recent, RecentCall};
+pub use recorder::Recorder;
+pub use render::{Format as DrawFormat, render};
 pub use services::services;
 
 use std::{cmp::Reverse, collections::HashMap, time::SystemTime};

@@ -11,6 +11,7 @@ pub mod held;
 pub mod histogram;
 pub mod name;
 pub mod packet;
+pub mod packet_fault;
 pub mod rule;
 pub mod sample;
 pub mod socket;

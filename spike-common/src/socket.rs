@@ -54,8 +54,10 @@ pub struct DatagramSlots {
     pub used_ns: [u64; DATAGRAM_PORTS],
     /// The destinations.
     pub originals: [Endpoint; DATAGRAM_PORTS],
+    /// The agent's ports that stand for them, host order: they outlive the fault, as answers may.
+    pub ports: [u16; DATAGRAM_PORTS],
 }
-layout!(DatagramSlots, size = 28 * DATAGRAM_PORTS, align = 8);
+layout!(DatagramSlots, size = 30 * DATAGRAM_PORTS, align = 8);
 
 /// For this long after its last datagram a destination keeps its port: an answer may be on its way.
 pub const SLOT_KEPT_NS: u64 = 10_000_000_000;
@@ -171,3 +173,30 @@ pub struct Binder {
     pub netns: u64,
 }
 layout!(Binder, size = 56, align = 8);
+
+/// A connection by the numbers that its two ends begin with (RFC 9293), as both ends know them: translation of addresses
+/// leaves them alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HandshakeKey {
+    /// The sequence number of the caller's first byte.
+    pub caller: u32,
+    /// The sequence number of the callee's first byte.
+    pub callee: u32,
+}
+layout!(HandshakeKey, size = 8, align = 4);
+
+/// A connection that its caller sees as open, and the callee does not yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshake {
+    /// The edge it counts for.
+    pub edge: u64,
+    /// The caller's network namespace's cookie.
+    pub netns: u64,
+    /// Where the caller asked to go.
+    pub original: Endpoint,
+    /// Written out.
+    pub padding: u32,
+}
+layout!(Handshake, size = 40, align = 8);

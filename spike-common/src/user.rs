@@ -1,6 +1,6 @@
 //! Lets aya move the shared types between maps and the agent.
 
-use crate::{address, config, edge, event, held, name, packet, rule, sample, socket, task};
+use crate::{address, config, edge, event, held, name, packet, packet_fault, rule, sample, socket, task};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -23,6 +23,14 @@ pod!(
     held::HeldSyn,
     name::NameKey,
     packet::PacketHeader,
+    packet_fault::LinkKey,
+    packet_fault::PacketCgroup,
+    packet_fault::PacketCounts,
+    packet_fault::PacketFault,
+    packet_fault::PacketFlow,
+    packet_fault::PacketFlowKey,
+    packet_fault::PacketLink,
+    packet_fault::PacketState,
     rule::KernelFault,
     rule::RuleKey,
     rule::RuleValue,

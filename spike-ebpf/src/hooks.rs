@@ -5,6 +5,7 @@ mod connect;
 mod datagrams;
 mod destination;
 mod held;
+mod packet_faults;
 mod peername;
 mod recvmsg;
 mod redirected;
@@ -12,6 +13,8 @@ mod select;
 mod sock_ops;
 mod tap;
 mod traffic;
+
+pub(crate) use packet_faults::FaultScratch;
 
 /// The verdict of cgroup programs that lets the operation or packet go on.
 const ALLOW: i32 = 1;

@@ -8,9 +8,16 @@ use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
 use spike_common::packet::{MAX_BYTES, PacketHeader};
+use spike_common::packet_fault::{
+    LinkKey, PacketCgroup, PacketCounts, PacketFault, PacketFlow, PacketFlowKey, PacketLink, PacketState,
+};
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
-use spike_common::socket::{Binder, DatagramSlots, Flow, FlowKey, ServiceKey, Socket};
+use spike_common::socket::{
+    Binder, DatagramSlots, Flow, FlowKey, Handshake, HandshakeKey, ServiceKey, Socket,
+};
 use spike_common::task::Task;
+
+use crate::hooks::FaultScratch;
 
 /// agent --settings--> every hook.
 #[map]
@@ -55,10 +62,49 @@ pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> =
 #[map]
 pub(crate) static TAP_LINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
+/// agent --interfaces that have packet faults--> packet_faults.
+#[map]
+pub(crate) static PACKET_LINKS: HashMap<LinkKey, PacketLink> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// agent --packet faults--> packet_faults.
+#[map]
+pub(crate) static PACKET_FAULTS: HashMap<u32, PacketFault> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// agent --cgroups that packet faults chose--> packet_faults. The value says nothing.
+#[map]
+pub(crate) static PACKET_CGROUPS: HashMap<PacketCgroup, u32> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// packet_faults --matched, affected--> agent.
+#[map]
+pub(crate) static PACKET_COUNTS: PerCpuHashMap<u32, PacketCounts> =
+    PerCpuHashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// What all flows of a packet fault share.
+#[map]
+pub(crate) static PACKET_STATES: HashMap<u32, PacketState> =
+    HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// What packet faults know of flows. The oldest go when it is full, and start anew if they come back.
+#[map]
+pub(crate) static PACKET_FLOWS: LruHashMap<PacketFlowKey, PacketFlow> =
+    LruHashMap::with_max_entries(16_384, 0);
+
+/// Where a packet fault keeps the packet that it looks at.
+#[map]
+pub(crate) static PACKET_SCRATCH: PerCpuArray<FaultScratch> = PerCpuArray::with_max_entries(1, 0);
+
 /// connect, sock_ops --owner and aim of each flow--> agent, tap. The oldest go when it is full: late packets of closed
 /// connections still find their owner.
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+/// sock_ops of a caller --its edge--> sock_ops of its callee: where addresses are translated in between, nothing else of
+/// the connection is the same at both ends. Used up within a round trip.
+#[map]
+pub(crate) static HANDSHAKES: LruHashMap<HandshakeKey, Handshake> = LruHashMap::with_max_entries(16_384, 0);
 
 /// sock_ops --redirected flows not yet accepted--> agent.
 #[map]

@@ -42,6 +42,11 @@ pub fn spike_bin() -> PathBuf {
 
 /// The command that starts an agent for a world.
 pub fn command(world: &World) -> Command {
+    command_listening(world, "off")
+}
+
+/// The same for an agent that also listens at a loopback address.
+pub fn command_listening(world: &World, address: &str) -> Command {
     // Within the observed cgroup, as on a real host: else its own side would look like another caller.
     let mut command = world.place("agent").command(spike_bin());
     command
@@ -52,7 +57,7 @@ pub fn command(world: &World) -> Command {
         .arg(world.path("s.sock"))
         .arg("--state-dir")
         .arg(world.path("state"))
-        .args(["--listen", "off", "--log-level", "warn"])
+        .args(["--listen", address, "--log-level", "warn"])
         .stdin(Stdio::null());
     command
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod datagram;
+mod datagrams;
 mod server;
 
 use std::{io, process::ExitCode};
@@ -24,7 +25,11 @@ pub fn main() -> Option<ExitCode> {
         ["listen-first", address] => client::listen_first(address),
         ["half-close", address] => client::half_close(address),
         ["nonblocking", address] => client::nonblocking(address),
+        ["browse", address, calls, connections] => {
+            client::browse(address, number(calls), number(connections))
+        }
         ["bounce", address, bytes] => client::bounce(address, number(bytes)),
+        ["churn", address, count, port] => client::churn(address, number(count), port_number(port)),
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),
@@ -32,6 +37,11 @@ pub fn main() -> Option<ExitCode> {
         ["datagram-echo", address] => datagram::echo(address),
         ["datagrams", ref addresses @ ..] => datagram::unconnected(addresses),
         ["datagram-connected", address] => datagram::connected(address),
+        ["send-datagrams", from, to, count, bytes, pause_us] => {
+            datagrams::send(from, to, number(count), number(bytes), number(pause_us))
+        }
+        ["sink-datagrams", address] => datagrams::sink(address),
+        ["compute-checksums", interface] => datagrams::compute_checksums(interface),
         _ => {
             eprintln!("no such helper: {words:?}");
             return Some(ExitCode::from(2));
@@ -48,6 +58,10 @@ pub fn main() -> Option<ExitCode> {
 
 fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+fn port_number(text: &str) -> u16 {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no port"))
 }
 
 /// The kernel's name of an error, as far as these helpers meet it.

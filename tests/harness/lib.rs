@@ -7,6 +7,9 @@ pub mod helper;
 pub mod init;
 pub mod needs;
 pub mod oracle;
+pub mod shop;
+pub mod tools;
+pub mod topology;
 pub mod workload;
 pub mod world;
 

@@ -1,14 +1,16 @@
 //! Programs that judge Spike from outside: what the client saw, what Wireshark reads, what the kernel lists.
 
 use std::{
-    path::Path,
-    process::{Command, Stdio},
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use crate::{
     needs,
-    world::{Done, Place, World, finish, start},
+    world::{Done, Place, World, finish, kill, start},
 };
 
 /// What curl saw.
@@ -137,4 +139,83 @@ pub fn programs_on_devices() -> Vec<String> {
         .filter(|line| line.contains("spike_"))
         .map(str::to_owned)
         .collect()
+}
+
+/// tcpdump that writes the TCP packets of some ports to a file until it is dropped.
+#[derive(Debug)]
+pub struct Tcpdump {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Tcpdump {
+    /// Watches a device of this namespace.
+    pub fn start(device: &str, ports: &[u16], file: PathBuf) -> Self {
+        let ports: Vec<String> = ports.iter().map(|port| format!("tcp port {port}")).collect();
+        let mut command = Command::new("tcpdump");
+        command
+            .args([
+                "-i",
+                device,
+                "-n",
+                "-U",
+                "-s",
+                "128",
+                "-B",
+                "16384",
+                "--time-stamp-precision=nano",
+                "-w",
+            ])
+            .arg(&file)
+            .arg(ports.join(" or "))
+            .stdin(Stdio::null());
+        let mut child = start(&mut command);
+        let mut said = BufReader::new(child.stderr.take().expect("tcpdump's output"));
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            let length = said.read_line(&mut line).expect("read from tcpdump");
+            assert!(length > 0, "tcpdump ended");
+        }
+        // What it says at its end finds a reader.
+        child.stderr = Some(said.into_inner());
+        Self { child, file }
+    }
+
+    /// Ends it, and gives the time from each request's last packet to its response's first, at a port: in nanoseconds,
+    /// sorted.
+    pub fn latencies(&mut self, port: u16) -> Vec<u64> {
+        self.stop();
+        let fields = ["tcp.stream", "tcp.dstport", "tcp.len", "frame.time_epoch"];
+        let filter = format!("tcp.port == {port} and tcp.len > 0 and not tcp.analysis.retransmission");
+        let mut asked: HashMap<String, u64> = HashMap::new();
+        let mut latencies = Vec::new();
+        for packet in tshark(&self.file, &filter, &fields) {
+            let [stream, to, _, time] = <[String; 4]>::try_from(packet).expect("four fields");
+            let (seconds, fraction) = time.split_once('.').expect("a time");
+            let time = seconds.parse::<u64>().expect("seconds") * 1_000_000_000
+                + format!("{fraction:0<9}")[..9].parse::<u64>().expect("a fraction");
+            if to == port.to_string() {
+                asked.insert(stream, time);
+            } else if let Some(asked) = asked.remove(&stream) {
+                latencies.push(time - asked);
+            }
+        }
+        latencies.sort_unstable();
+        latencies
+    }
+
+    fn stop(&mut self) {
+        if self.child.try_wait().expect("ask for tcpdump").is_none() {
+            kill(self.child.id(), libc::SIGINT);
+            self.child.wait().expect("wait for tcpdump");
+        }
+    }
+}
+
+impl Drop for Tcpdump {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

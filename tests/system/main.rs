@@ -10,12 +10,17 @@ mod connect;
 mod datagrams;
 mod effects;
 mod exec;
+mod export;
+mod identity;
 mod latency;
+mod map;
 mod namespaces;
 mod observe;
+mod packets;
 mod safety;
 mod selectors;
 mod stopped;
+mod topology;
 mod transparent;
 
 use std::process::ExitCode;
@@ -33,22 +38,27 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 15] = [
+    let groups: [(&str, &[Test]); 20] = [
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
+        ("map", map::TESTS),
         ("effects", effects::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("packets", packets::TESTS),
         ("exec", exec::TESTS),
+        ("export", export::TESTS),
+        ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
         ("selectors", selectors::TESTS),
         ("connect", connect::TESTS),
         ("datagrams", datagrams::TESTS),
         ("stopped", stopped::TESTS),
+        ("topology", topology::TESTS),
     ];
     let trials = groups.into_iter().flat_map(|(group, tests)| {
         tests

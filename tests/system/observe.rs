@@ -193,6 +193,9 @@ fn a_connection_older_than_the_agent_is_counted() {
     wait_for("its calls to be counted", Duration::from_secs(3), || {
         found().filter(|edge| edge["calls"].as_u64() == Some(5))
     });
+    // Its other end is here, too, and counts for the same edge.
+    let map = agent.json(&["map"]);
+    assert_eq!(map["edges"].as_array().map(Vec::len), Some(1), "{map:#}");
 }
 
 fn failed_attempts_are_counted() {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
+mod map;
 mod observe;
 mod scale;
 
@@ -17,6 +18,7 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Map(map::Options),
     Observe(observe::Options),
     Scale(scale::Options),
     Connect(scale::ConnectOptions),
@@ -24,6 +26,7 @@ enum Bench {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
         Bench::Scale(options) => scale::run(options),
         Bench::Connect(options) => scale::connect(options),

@@ -29,6 +29,12 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "ip",
 ];
 
+/// What some tests run beside these, too large for the disks of `cargo xtask vm`: there such tests are skipped.
+const LARGE_PROGRAMS: [&str; 6] = ["nft", "podman", "prometheus", "promtool", "setpriv", "tcpdump"];
+
+/// What the tests of the map run besides; in the virtual machines, which have none of these, they are skipped.
+const MAP_PROGRAMS: [&str; 6] = ["dot", "rsvg-convert", "tmux", "perl", "node", "python3"];
+
 /// Run all tests: unit and property tests, then the system tests.
 ///
 /// The system tests need root and real servers. As root they must run, and so they must where `sudo` asks for no
@@ -105,6 +111,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn system(options: &Options, root: Root, report: &mut Report) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
+        .chain(LARGE_PROGRAMS)
+        .chain(MAP_PROGRAMS)
         .filter(|program| !installed(program))
         .collect();
     if !missing.is_empty() {

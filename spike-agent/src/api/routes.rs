@@ -4,6 +4,7 @@ mod calls;
 mod captures;
 mod execs;
 mod faults;
+mod map;
 mod metrics;
 mod segment;
 mod status;
@@ -55,7 +56,11 @@ impl utoipa::Modify for BearerToken {
 fn documented() -> OpenApiRouter<Control> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
-        .routes(routes!(status::map))
+        .routes(routes!(map::edges))
+        .routes(routes!(map::graph))
+        .routes(routes!(map::analysis))
+        .routes(routes!(map::diff))
+        .routes(routes!(map::edge_history))
         .routes(routes!(status::services))
         .routes(routes!(status::edge))
         .routes(routes!(calls::follow))

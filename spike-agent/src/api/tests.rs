@@ -206,6 +206,9 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         metrics_edges: 10,
         otlp: None,
         services: Vec::new(),
+        history_step: std::time::Duration::from_secs(10),
+        history_size: 0,
+        analysis: crate::model::Thresholds::default(),
     };
     let doors = super::Doors::bind(&config).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();

@@ -15,7 +15,7 @@ use crate::kernel::{Kernel, Samples};
 use crate::model::edge::{Decoded, EdgeSample};
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeDetailView, EdgeView, MapView};
 use crate::protocol::Side;
-use crate::topology::{Who, histogram, service_map};
+use crate::topology::{Counts, Flow, Who, histogram, service_map};
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
@@ -79,6 +79,19 @@ impl Calls {
         let ids: HashSet<u64> = edges.iter().map(|edge| edge.id).collect();
         self.worker.book().retain(|id| ids.contains(&id));
         Ok(self.draw(edges))
+    }
+
+    /// All edges with what happened on them since they are there.
+    pub(super) fn flows(&self) -> Result<Vec<Flow>> {
+        let edges = self.kernel.edges()?;
+        let stats: HashMap<u64, usize> = edges.iter().enumerate().map(|(at, edge)| (edge.id, at)).collect();
+        let map = self.draw(edges.clone());
+        let flow = |view: EdgeView| {
+            let id = u64::from_str_radix(&view.id, 16).ok()?;
+            let counts = Counts::new(&edges.get(*stats.get(&id)?)?.stats, &view);
+            Some(Flow { id, view, counts })
+        };
+        Ok(map.edges.into_iter().filter_map(flow).collect())
     }
 
     /// One edge of the map.

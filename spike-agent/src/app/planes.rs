@@ -1,6 +1,6 @@
 //! The running planes as the operator's verbs reach them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,8 @@ use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
 use super::known::{Known, Needs};
+use super::map::MapKeeper;
+use super::packets::Packets;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -24,9 +26,10 @@ use crate::fault::book::{ArmedFault, Book};
 use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
-use crate::model::view::{CallEvent, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError};
+use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
+use crate::model::{CaptureSpec, FieldError, Thresholds, Window};
 use crate::proxy::namespaces::Namespaces;
+use crate::topology::{Facts, Observed, RecentCall, Step};
 
 /// Everything that runs.
 pub(super) struct LivePlanes {
@@ -35,12 +38,14 @@ pub(super) struct LivePlanes {
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
     pub(super) calls: Arc<Calls>,
+    pub(super) map: Arc<MapKeeper>,
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     pub(super) known: Arc<Known>,
     /// Why SYNs are not held, when they are not.
@@ -79,12 +84,30 @@ impl Planes for LivePlanes {
 
     fn service_map(&self) -> Result<MapView> {
         let mut map = self.calls.service_map()?;
-        map.losses = losses(
-            &self.kernel,
-            &[Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull],
-        );
-        map.losses.retain(|loss| loss.count > 0);
+        map.losses = self.map_losses();
         Ok(map)
+    }
+
+    fn observed(&self, window: Window, steps: bool) -> Result<Observed> {
+        let mut observed = self.map.observed(window, steps)?;
+        observed.losses = self.map_losses();
+        Ok(observed)
+    }
+
+    fn edge_steps(&self, id: u64, window: Window) -> Result<Vec<Step>> {
+        self.map.edge_steps(id, window)
+    }
+
+    fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        self.map.recent(window)
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        self.map.thresholds()
+    }
+
+    fn host(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 
     fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
@@ -108,7 +131,12 @@ impl Planes for LivePlanes {
                 return Ok(());
             }
             let asked = self.asked.load(Ordering::Acquire);
-            let faults = self.book.list();
+            let all = self.book.list();
+            self.packets.follow(&all)?;
+            let faults: Vec<_> = all
+                .iter()
+                .filter(|armed| armed.fault.effect.packet().is_none())
+                .collect();
             // Read once: the same clock read again would say something else.
             let mut ends = HashMap::with_capacity(faults.len());
             for armed in faults.iter() {
@@ -147,7 +175,7 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in faults.iter() {
+            for armed in faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
@@ -173,7 +201,8 @@ impl Planes for LivePlanes {
     }
 
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)> {
-        self.kernel.refusal_counts(kernel_id(fault_id))
+        let packets = self.packets.counts(fault_id);
+        packets.or_else(|| self.kernel.refusal_counts(kernel_id(fault_id)))
     }
 
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
@@ -235,6 +264,14 @@ impl LivePlanes {
         }
     }
 
+    /// What is not on the map; only what was seen to be lost.
+    fn map_losses(&self) -> Vec<CounterView> {
+        let counters = [Counter::EdgesFull, Counter::PacketUnread, Counter::SampleRingFull];
+        let mut losses = losses(&self.kernel, &counters);
+        losses.retain(|loss| loss.count > 0);
+        losses
+    }
+
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
         armed.fault.effect.is_decided_in_kernel()
@@ -267,6 +304,6 @@ fn refusal(armed: &ArmedFault, deadline_ns: u64) -> Refusal {
 }
 
 /// A fault's number in the kernel's maps, where 0 means none. Numbers start at 1 and would take 2^32 faults to repeat.
-fn kernel_id(id: u64) -> u32 {
+pub(super) fn kernel_id(id: u64) -> u32 {
     (id & u64::from(u32::MAX)).max(1) as u32
 }

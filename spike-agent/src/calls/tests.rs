@@ -1,3 +1,5 @@
+//! Segments in any order, connections that come and go, the budget: what becomes of sampled bytes.
+
 use std::time::Duration;
 
 use super::{Book, Budget, Connections, EdgeCall, Sample};

@@ -104,7 +104,7 @@ fn line(call: &CallView) -> String {
 
 /// Server-sent events (WHATWG HTML, section 9.2), as far as the agent sends them: `event:` and one line of `data:`.
 #[derive(Default)]
-struct Events {
+pub(super) struct Events {
     rest: Vec<u8>,
     name: String,
     data: String,
@@ -112,7 +112,7 @@ struct Events {
 
 impl Events {
     /// The events that `bytes` complete.
-    fn read(&mut self, bytes: &[u8]) -> Vec<(String, String)> {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<(String, String)> {
         self.rest.extend_from_slice(bytes);
         let mut events = Vec::new();
         while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {

@@ -81,6 +81,13 @@ impl Client {
         self.read(response).await
     }
 
+    /// An answer as it is.
+    pub(super) async fn text(&self, path: &str) -> Result<Bytes, ClientError> {
+        let response = self.send(Method::GET, path, None).await?;
+        let body = response.into_body().collect().await;
+        Ok(body.map_err(|error| self.went_away(error))?.to_bytes())
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,

@@ -71,9 +71,9 @@ fn describe(status: &Status) -> String {
         );
     }
     if let Some(otlp) = &status.otlp {
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "otlp       {}: {} points and {} spans sent, {} and {} dropped, {} spans waiting\n",
+            "otlp       {}: {} points and {} spans sent, {} and {} dropped, {} spans waiting",
             otlp.url,
             otlp.points_sent,
             otlp.spans_sent,

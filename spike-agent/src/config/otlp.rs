@@ -43,7 +43,6 @@ pub(super) struct Interval(pub(super) Duration);
 
 impl Endpoint {
     /// Where a signal goes: `v1/metrics` or `v1/traces`.
-
     pub fn signal(&self, path: &str) -> Option<Uri> {
         let base = self.0.path().trim_end_matches('/');
         let mut parts = self.0.clone().into_parts();

@@ -1,5 +1,6 @@
 //! What the verbs need of the rest of the agent; a test can stand in for it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, atomic::AtomicU64};
 
 use anyhow::Result;
@@ -11,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     export::Format,
     model::{
-        CaptureSpec, FieldError,
+        CaptureSpec, FieldError, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
+    topology::{Facts, Observed, RecentCall, Step},
 };
 
 /// The observe, intercept and packet planes, as far as operators reach them.
@@ -28,6 +30,22 @@ pub trait Planes: Send + Sync + 'static {
 
     /// One edge of the map, by its number.
     fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>>;
+
+    /// What happened on the map in a stretch of time, with `steps` also step by step. An error's field is `at` or
+    /// `since` when there is no history of it.
+    fn observed(&self, window: Window, steps: bool) -> Result<Observed>;
+
+    /// The steps in which something happened on an edge.
+    fn edge_steps(&self, id: u64, window: Window) -> Result<Vec<Step>>;
+
+    /// The last decoded calls that lie within a stretch of time, and what all calls have told of their edges.
+    fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>);
+
+    /// When something on the map is a finding.
+    fn thresholds(&self) -> Thresholds;
+
+    /// This host's name.
+    fn host(&self) -> String;
 
     /// Decoded calls, from now on, as they end.
     fn calls(&self) -> BoxStream<'static, CallEvent>;

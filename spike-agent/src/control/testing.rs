@@ -1,5 +1,6 @@
 //! Planes that do nothing, for tests of the verbs and of the doors.
 
+use std::collections::BTreeMap;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -14,9 +15,10 @@ use super::{CaptureCounts, CaptureHandle, Planes};
 use crate::{
     export::Format,
     model::{
-        CaptureSpec, FieldError,
+        CaptureSpec, FieldError, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
+    topology::{Facts, Observed, RecentCall, Step},
 };
 
 /// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
@@ -44,6 +46,29 @@ impl Planes for TestPlanes {
 
     fn edge(&self, id: u64) -> anyhow::Result<Option<EdgeDetailView>> {
         Ok((id == 7).then(EdgeDetailView::default))
+    }
+
+    fn observed(&self, window: Window, _steps: bool) -> anyhow::Result<Observed> {
+        match window {
+            Window::SinceStart => Ok(Observed::default()),
+            Window::Between(..) => Err(FieldError::new("since", "there is no history").into()),
+        }
+    }
+
+    fn edge_steps(&self, _id: u64, _window: Window) -> anyhow::Result<Vec<Step>> {
+        Ok(vec![Step::default()])
+    }
+
+    fn recent(&self, _window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        (Vec::new(), BTreeMap::new())
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        Thresholds::default()
+    }
+
+    fn host(&self) -> String {
+        "here".to_owned()
     }
 
     fn calls(&self) -> futures_util::stream::BoxStream<'static, CallEvent> {

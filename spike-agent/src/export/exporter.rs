@@ -1,17 +1,16 @@
 //! Joins what is counted with who asks for it.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{
+    callers::Callers,
     calls::CallMeter,
     edges::EdgeLedger,
     family::Family,
@@ -28,11 +27,6 @@ use crate::{
 
 /// Sets of attributes for each edge that has series: a service has a few dozen operations at most.
 const CALL_SERIES: usize = 2;
-/// How long the ends of edges may be out of date.
-const ENDS_LIVE: Duration = Duration::from_secs(1);
-/// The same when there is an edge that was not there then.
-const NEW_EDGE: Duration = Duration::from_millis(20);
-
 /// What is exported, and how much of it.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -133,24 +127,34 @@ impl Exporter {
 
     fn follow_calls(self: &Arc<Self>) {
         self.following.call_once(|| {
+            // Before anything is answered, so that what is called after that is counted.
+            let calls = self.source.calls();
             let (this, stop) = (Arc::clone(self), self.stop.clone());
-            tokio::spawn(async move { stop.run_until_cancelled(this.take_calls()).await });
+            tokio::spawn(async move { stop.run_until_cancelled(this.take_calls(calls)).await });
         });
     }
 
     /// `calls::feed --EdgeCall--> meter, otlp`.
-    async fn take_calls(self: Arc<Self>) {
-        let mut calls = self.source.calls();
-        let mut ends = Directory::default();
+    async fn take_calls(self: Arc<Self>, mut calls: BoxStream<'static, Followed>) {
+        let mut callers = Callers::default();
         let spans = self.otlp.as_ref().map(Otlp::sink);
-        while let Some(followed) = calls.next().await {
-            match followed {
-                Followed::Missed(count) => lock(&self.meter).missed += count,
-                Followed::Call(call) => {
-                    if ends.is_old(call.edge) {
-                        ends.read(&self.source).await;
+        loop {
+            let followed = tokio::select! {
+                followed = calls.next() => followed,
+                () = callers.due() => {
+                    for call in callers.read(&self.source).await {
+                        self.take(&call, callers.ends(call.edge), spans.as_ref());
                     }
-                    self.take(&call, ends.by_edge.get(&call.edge), spans.as_ref());
+                    continue;
+                }
+            };
+            match followed {
+                None => return,
+                Some(Followed::Missed(count)) => lock(&self.meter).missed += count,
+                Some(Followed::Call(call)) => {
+                    if callers.ends(call.edge).is_some() || !callers.wait(&call) {
+                        self.take(&call, callers.ends(call.edge), spans.as_ref());
+                    }
                 }
             }
         }
@@ -167,33 +171,6 @@ impl Exporter {
         if let Some(spans) = spans {
             spans.give(call, ends, |ns| self.source.wall_clock(ns));
         }
-    }
-}
-
-/// Who is at the ends of the edges.
-#[derive(Default)]
-struct Directory {
-    by_edge: HashMap<u64, Ends>,
-    read: Option<Instant>,
-    took: Duration,
-}
-
-impl Directory {
-    /// Whether the map may say more of an edge; reading it may take a fiftieth of the time.
-    fn is_old(&self, edge: u64) -> bool {
-        let known = self.by_edge.contains_key(&edge);
-        let limit = if known { ENDS_LIVE } else { NEW_EDGE }.max(self.took * 50);
-        self.read.is_none_or(|read| read.elapsed() >= limit)
-    }
-
-    async fn read(&mut self, source: &Arc<dyn Source>) {
-        let (source, start) = (Arc::clone(source), Instant::now());
-        match tokio::task::spawn_blocking(move || source.edges()).await {
-            Ok(Ok(edges)) => self.by_edge = edges.into_iter().map(|edge| (edge.id, edge.ends)).collect(),
-            Ok(Err(error)) => warn!("name the ends of calls: {error:#}"),
-            Err(error) => warn!("name the ends of calls: {error}"),
-        }
-        (self.read, self.took) = (Some(Instant::now()), start.elapsed());
     }
 }
 

@@ -89,6 +89,8 @@ impl Plan {
             if armed.removed.is_cancelled()
                 || armed.fault.effect.is_on_datagrams()
                 || is_decided_in_kernel(armed, caller)
+                || armed.fault.effect.packet().is_some()
+                || armed.decided_in_kernel.load(Ordering::Relaxed)
                 || !armed.fault.selector.matches(caller, destination)
             {
                 continue;
@@ -122,6 +124,8 @@ impl Plan {
                 at: opened + Spread { delay, jitter, seed }.delay_of(0),
                 removed: removed.clone(),
             }),
+            // The packet hooks carry it out.
+            Effect::Packet(_) => {}
             // The kernel could not tell whether this connection was meant.
             Effect::Refuse => {
                 self.fails = Some(ConnectFailure::Refused);

@@ -14,10 +14,13 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spike_common::address::Endpoint;
 use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE, TCP};
-use spike_common::socket::{ADOPTED, Binder, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
+use spike_common::socket::{
+    ADOPTED, Binder, CALLEE, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket,
+};
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
 
+use super::joins::{End, callers};
 use super::netns::told_cookie;
 use super::sock_diag::tcp_sockets;
 use super::tables::monotonic_ns;
@@ -46,21 +49,30 @@ pub(super) fn adopt(kernel: &Kernel, cgroup: &Path) {
         .map(|socket| (socket.netns, socket.local.port))
         .collect();
     let serves = |socket: &Found| listening.contains(&(socket.netns, socket.local.port));
-    let clients: HashSet<FlowKey> = found
+    let connections: Vec<&Found> = found.iter().filter(|socket| socket.state != LISTEN).collect();
+    let ends: Vec<End> = connections
         .iter()
-        .filter(|socket| socket.state != LISTEN && !serves(socket))
-        .map(|socket| FlowKey::new(socket.netns, socket.local, socket.remote))
+        .map(|socket| End {
+            netns: socket.netns,
+            local: socket.local,
+            remote: socket.remote,
+            serves: serves(socket),
+        })
         .collect();
+    let callers = callers(&ends);
+    let listeners = found.iter().filter(|socket| socket.state == LISTEN);
+    let mut done: Vec<_> = listeners
+        .map(|socket| (socket, adopt_listener(kernel, socket)))
+        .collect();
+    for (index, socket) in connections.into_iter().enumerate() {
+        let caller = callers.get(&index).map(|caller| ends[*caller]);
+        done.push((
+            socket,
+            adopt_connection(kernel, socket, ends[index].serves, caller),
+        ));
+    }
     let mut adopted = 0_u32;
-    for socket in &found {
-        let done = if socket.state == LISTEN {
-            adopt_listener(kernel, socket)
-        } else {
-            let server = serves(socket);
-            let caller_here =
-                server && clients.contains(&FlowKey::new(socket.netns, socket.remote, socket.local));
-            adopt_connection(kernel, socket, server, caller_here)
-        };
+    for (socket, done) in done {
         match done {
             Ok(()) => adopted += 1,
             Err(error) => debug!("adopt a socket of pid {}: {error:#}", socket.task.tgid),
@@ -92,13 +104,23 @@ fn adopt_listener(kernel: &Kernel, found: &Found) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller_here: bool) -> anyhow::Result<()> {
+/// `caller` is the other end of what is at a server, when it is on this host, too: it counts for both.
+fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller: Option<End>) -> anyhow::Result<()> {
     let mut flags = ADOPTED | OPENED;
     if server {
         flags |= SERVER;
         kernel.set_service(ServiceKey::new(found.netns, found.local), found.task);
     }
-    if caller_here {
+    if let Some(caller) = caller {
+        // What it asked for, which may be translated on the way.
+        kernel.set_service(ServiceKey::new(caller.netns, caller.remote), found.task);
+        let state = Socket {
+            netns: found.netns,
+            task: found.task,
+            flags: flags | CALLEE,
+            ..Socket::default()
+        };
+        lock(&kernel.sockets).insert(&found.fd, state, 0)?;
         return Ok(());
     }
     let destination = if server { found.local } else { found.remote };

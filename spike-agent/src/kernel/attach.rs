@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
-    SockOps,
+    SchedClassifier, SockOps,
 };
 
 /// They only take notes.
@@ -37,11 +37,16 @@ pub(super) fn binds(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
 /// Attaches the other hooks to the cgroup and loads the packet programs. Returns the hooks' names.
 pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
     let hooks = attach_all(programs, cgroup, &REST, BINDS.len())?;
-    for name in ["spike_tap_ingress", "spike_tap_egress"] {
+    for name in [
+        "spike_tap_ingress",
+        "spike_tap_egress",
+        "spike_packets_in",
+        "spike_packets_out",
+    ] {
         let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
             return Err(anyhow!("kernel object has no program {name}"));
         };
-        tap.load().with_context(|| format!("load {name}"))?;
+        load(SchedClassifier::load(tap)).with_context(|| format!("load {name}"))?;
     }
     Ok(hooks)
 }

@@ -18,6 +18,19 @@ pub struct Features {
     pub executable: Option<ExecutableOffsets>,
     /// `sock.sk_err` in bytes: why a connection failed; needs BTF and `bpf_skc_to_tcp_sock` in sock_ops.
     pub socket_error: Option<u32>,
+    /// How the packet hooks tell network namespaces apart; needs BTF and `bpf_probe_read_kernel` in sched_cls.
+    pub packet_netns: Option<NetnsOffsets>,
+}
+
+/// Offsets in bytes on the way from a packet to the number of its network namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NetnsOffsets {
+    /// `sk_buff.dev`.
+    pub skb_dev: u32,
+    /// `net_device.nd_net.net`.
+    pub dev_net: u32,
+    /// `net.ns.inum`.
+    pub net_inum: u32,
 }
 
 /// Offsets in bytes on the way from a task to the name of its executable.
@@ -55,7 +68,12 @@ impl Features {
         let sock_ops = |helper| has(ProgramType::SockOps, helper);
         let reads_sockets =
             sock_ops(BpfHelper::BPF_FUNC_skc_to_tcp_sock) && sock_ops(BpfHelper::BPF_FUNC_probe_read_kernel);
+        let reads_packets = has(
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_probe_read_kernel,
+        );
         Self {
+            packet_netns: btf.as_ref().filter(|_| reads_packets).and_then(netns_offsets),
             socket_error: btf
                 .as_ref()
                 .filter(|_| reads_sockets)
@@ -84,6 +102,14 @@ fn executable_offsets(btf: &Btf) -> Option<ExecutableOffsets> {
         dentry_name: offset(btf, "dentry", &["d_name", "name"])?,
         task_leader: offset(btf, "task_struct", &["group_leader"])?,
         task_comm: offset(btf, "task_struct", &["comm"])?,
+    })
+}
+
+fn netns_offsets(btf: &Btf) -> Option<NetnsOffsets> {
+    Some(NetnsOffsets {
+        skb_dev: offset(btf, "sk_buff", &["dev"])?,
+        dev_net: offset(btf, "net_device", &["nd_net", "net"])?,
+        net_inum: offset(btf, "net", &["ns", "inum"])?,
     })
 }
 
@@ -141,5 +167,7 @@ mod tests {
         let offsets = executable_offsets(&btf).expect("the fields are in every kernel since 5.10");
         assert!(offsets.task_mm > 0 && offsets.mm_exe_file > 0 && offsets.dentry_name > 0);
         assert!(offset(&btf, "sock", &["sk_err"]) > Some(0));
+        let offsets = netns_offsets(&btf).expect("the fields are in every kernel since 5.10");
+        assert!(offsets.skb_dev > 0 && offsets.dev_net > 0 && offsets.net_inum > 0);
     }
 }

@@ -41,6 +41,12 @@ impl Kernel {
             .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// The hooks' clock at a moment that is past by the wall clock.
+    pub fn monotonic_at(&self, wall: SystemTime) -> u64 {
+        let ago = SystemTime::now().duration_since(wall).unwrap_or_default();
+        monotonic_ns().saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// Tells the connect hook of the agent's listener in a namespace; ports 0 for "none can be".
     ///
     /// # Errors

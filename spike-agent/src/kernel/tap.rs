@@ -12,8 +12,7 @@ use spike_common::packet::PacketHeader;
 use tokio::io::unix::AsyncFd;
 
 use super::tables::plain;
-use super::{Kernel, lock};
-use crate::safety::tc::Tc;
+use super::{Kernel, clsact, lock};
 use crate::safety::{Direction, Entry, EntryId, Journal, current_netns};
 
 /// `ARPHRD_ETHER`, `ARPHRD_LOOPBACK`: interfaces whose packets start with an Ethernet header.
@@ -83,8 +82,9 @@ pub struct Tap {
     kernel: Arc<Kernel>,
     index: u32,
     attached: Vec<Attached>,
-    /// A clsact qdisc that was put there for this: goes too.
-    qdisc: Option<(Arc<Journal>, EntryId)>,
+    /// Where a clsact qdisc would be written down that was put there for this or for packet faults: goes with the last
+    /// of them.
+    journal: Arc<Journal>,
 }
 
 enum Attached {
@@ -116,7 +116,7 @@ impl Tap {
             kernel: Arc::clone(kernel),
             index: link.index,
             attached: Vec::new(),
-            qdisc: None,
+            journal: Arc::clone(journal),
         };
         let header = if link.ethernet { 14 } else { 0 };
         lock(&kernel.tap_links)
@@ -124,7 +124,7 @@ impl Tap {
             .context("note the interface's kind")?;
         let tcx = kernel.features.tcx && std::env::var_os("SPIKE_NO_TCX").is_none();
         if !tcx {
-            tap.qdisc = add_clsact(link, journal)?;
+            clsact::ensure(&link.name, link.index, journal)?;
         }
         // What leaves through the loopback device arrives through it: once is enough.
         let directions: &[_] = if link.loopback {
@@ -149,20 +149,7 @@ impl Drop for Tap {
                 _ = journal.done(entry);
             }
         }
-        if let Some((journal, entry)) = self.qdisc.take() {
-            // Someone may have hung filters of their own there meanwhile: then it stays.
-            let empty = Tc::open().and_then(|tc| {
-                let empty = tc.filters(self.index)?.is_empty();
-                if empty {
-                    tc.delete_clsact(self.index)
-                } else {
-                    Ok(())
-                }
-            });
-            if empty.is_ok() {
-                _ = journal.done(entry);
-            }
-        }
+        clsact::release(self.index, &self.journal);
         _ = lock(&self.kernel.tap_links).remove(&self.index);
     }
 }
@@ -212,23 +199,6 @@ fn attach_one(
         journal: Arc::clone(journal),
         entry,
     })
-}
-
-/// Makes sure that the interface has a clsact qdisc. Returns its entry in the journal if it is ours to remove.
-fn add_clsact(link: &Link, journal: &Arc<Journal>) -> Result<Option<(Arc<Journal>, EntryId)>> {
-    let tc = Tc::open().context("open netlink")?;
-    if tc.clsacts().context("list the qdiscs")?.contains(&link.index) {
-        return Ok(None);
-    }
-    let entry = journal.record(Entry::ClsactQdisc {
-        netns: current_netns()?,
-        ifindex: link.index,
-        ifname: link.name.clone(),
-        created_by_us: true,
-    })?;
-    aya::programs::tc::qdisc_add_clsact(&link.name)
-        .with_context(|| format!("add a clsact qdisc to {}", link.name))?;
-    Ok(Some((Arc::clone(journal), entry)))
 }
 
 impl Kernel {

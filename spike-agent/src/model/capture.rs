@@ -119,7 +119,7 @@ impl From<&CaptureSpec> for RawCapture {
 }
 
 /// The kernel's own rule for names of interfaces.
-fn is_interface_name(name: &str) -> bool {
+pub(super) fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && !matches!(name, "." | "..")
         && !name

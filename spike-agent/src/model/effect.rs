@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    FieldError, Rate,
+    FieldError, PacketEffect, Rate,
+    packet_effect::{
+        RawDuplicate, RawLoss, RawPacketCorrupt, RawPacketDelay, RawPacketJitter, RawPacketRate,
+        RawPartition, RawReorder,
+    },
     units::{format_duration, parse_duration},
 };
 
@@ -129,10 +133,26 @@ pub enum RawEffect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         direction: Option<Direction>,
     },
+    /// Packets are lost.
+    Loss(RawLoss),
+    /// Packets come twice.
+    Duplicate(RawDuplicate),
+    /// Packets are damaged.
+    PacketCorrupt(RawPacketCorrupt),
+    /// No packet passes.
+    Partition(RawPartition),
+    /// Packets leave later; needs the fq qdisc.
+    Delay(RawPacketDelay),
+    /// Packets leave up to some time later; needs the fq qdisc.
+    Jitter(RawPacketJitter),
+    /// Some packets are overtaken by those after them; needs the fq qdisc.
+    Reorder(RawReorder),
+    /// Packets leave no faster than a rate; needs the fq qdisc.
+    Rate(RawPacketRate),
 }
 
 /// What is done to the chosen calls, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Bytes arrive later.
     Latency {
@@ -195,6 +215,8 @@ pub enum Effect {
         /// Which datagrams.
         direction: Direction,
     },
+    /// Something is done to packets on an interface.
+    Packet(PacketEffect),
 }
 
 impl Effect {
@@ -220,6 +242,15 @@ impl Effect {
             Self::UdpDelay { .. } => "udp_delay",
             Self::UdpDrop { .. } => "udp_drop",
             Self::UdpDuplicate { .. } => "udp_duplicate",
+            Self::Packet(effect) => effect.kind(),
+        }
+    }
+
+    /// What is done to packets, if it is that: then neither the connect hook nor the proxy has a part in it.
+    pub fn packet(&self) -> Option<&PacketEffect> {
+        match self {
+            Self::Packet(effect) => Some(effect),
+            _ => None,
         }
     }
 
@@ -288,6 +319,14 @@ impl TryFrom<&RawEffect> for Effect {
             RawEffect::UdpDuplicate { direction } => Self::UdpDuplicate {
                 direction: direction.unwrap_or(Direction::Response),
             },
+            RawEffect::Loss(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Duplicate(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::PacketCorrupt(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Partition(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Delay(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Jitter(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Reorder(raw) => Self::Packet(raw.try_into()?),
+            RawEffect::Rate(raw) => Self::Packet(raw.try_into()?),
         })
     }
 }
@@ -339,6 +378,7 @@ impl From<&Effect> for RawEffect {
             Effect::UdpDuplicate { direction } => Self::UdpDuplicate {
                 direction: Some(*direction),
             },
+            Effect::Packet(effect) => Self::from(effect),
         }
     }
 }

@@ -107,6 +107,11 @@ impl TryFrom<&RawFault> for Fault {
         if raw.max_active == Some(0) {
             return Err(FieldError::new("max_active", "must be from 1"));
         }
+        let effect = Effect::try_from(&raw.effect).map_err(|error| error.within("effect"))?;
+        if raw.max_active.is_some() && effect.packet().is_some() {
+            let message = "counts connections, which a packet fault does not; leave it out";
+            return Err(FieldError::new("max_active", message));
+        }
         Ok(Self {
             name: raw
                 .name
@@ -115,7 +120,7 @@ impl TryFrom<&RawFault> for Fault {
                 .transpose()?
                 .unwrap_or_default(),
             selector: Selector::from_raw(&raw.from, &raw.to, raw.everything, WhenEmpty::Refuse)?,
-            effect: Effect::try_from(&raw.effect).map_err(|error| error.within("effect"))?,
+            effect,
             percent,
             seed: raw.seed.unwrap_or_else(random_seed),
             ttl,

@@ -1,10 +1,14 @@
 //! A fault in words: the arguments of `spike fault add` and the string of `spike exec --fault`.
 
+mod edge;
 mod end;
+mod packet;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use edge::{edge_words, to_words};
 pub use end::EndWords;
+use packet::PacketWords;
 
 use super::{Direction, FieldError, RawEffect, RawFault};
 
@@ -122,6 +126,8 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    #[command(flatten)]
+    Packet(PacketWords),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -238,6 +244,7 @@ impl FaultWords {
             EffectWords::UdpDuplicate { direction, common } => {
                 (RawEffect::UdpDuplicate { direction }, common)
             }
+            EffectWords::Packet(words) => words.to_raw()?,
         };
         Ok(RawFault {
             name: common.name,

@@ -32,6 +32,10 @@ pub enum Kind<T: 'static> {
     Size(fn(&T) -> u64),
     /// A plain number.
     Count(fn(&T) -> u64),
+    /// Several plain numbers; true when one of them fits.
+    Counts(fn(&T) -> Vec<u64>),
+    /// A number that may have a fraction.
+    Number(fn(&T) -> f64),
     /// Percent, compared with `1%`; none compares with nothing.
     Percent(fn(&T) -> Option<f64>),
     /// True or false; stands alone.
@@ -60,6 +64,8 @@ enum Test<T: 'static> {
 #[derive(Clone, Copy, Debug)]
 enum Number<T: 'static> {
     Whole(fn(&T) -> u64),
+    Any(fn(&T) -> Vec<u64>),
+    Real(fn(&T) -> f64),
     Time(fn(&T) -> Option<u64>),
     Percent(fn(&T) -> Option<f64>),
 }
@@ -100,14 +106,17 @@ impl<T> Node<T> {
                 get(subject).into_iter().any(|text| pattern.is_match(text))
             }
             Self::Test(Test::Number(number, comparison, value)) => {
-                let found = match number {
-                    Number::Whole(get) => Some(get(subject) as f64),
-                    Number::Time(get) => get(subject).map(|micros| micros as f64),
-                    Number::Percent(get) => get(subject),
+                let holds = |found: f64| {
+                    let order = found.partial_cmp(value);
+                    order.is_some_and(|order| comparison.holds(order))
                 };
-                found
-                    .and_then(|found| found.partial_cmp(value))
-                    .is_some_and(|order| comparison.holds(order))
+                match number {
+                    Number::Whole(get) => holds(get(subject) as f64),
+                    Number::Any(get) => get(subject).into_iter().any(|found| holds(found as f64)),
+                    Number::Real(get) => holds(get(subject)),
+                    Number::Time(get) => get(subject).is_some_and(|micros| holds(micros as f64)),
+                    Number::Percent(get) => get(subject).is_some_and(holds),
+                }
             }
         }
     }

@@ -1,16 +1,22 @@
 //! What the agent answers: the shapes of its API, for the doors to send and for the command line to read.
 
+mod analysis;
 mod call;
 mod capture;
+mod diff;
 mod fault;
+mod graph;
 mod map;
 mod problem;
 mod service;
 mod status;
 
+pub use analysis::{AffectedView, AnalysisView, FindingKind, FindingView, Severity, WithoutView};
 pub use call::{CALL_FIELDS, CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
+pub use diff::{ChangeView, Changed, DiffView, StretchView};
 pub use fault::{FaultList, FaultView, FaultsRemoved, PanicView};
+pub use graph::{EdgeHistoryView, GraphView, Group, LINK_FIELDS, LinkView, NodeView, StepView};
 pub use map::{
     DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
 };

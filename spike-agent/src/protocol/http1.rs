@@ -67,6 +67,15 @@ impl Protocol for Http1 {
     }
 }
 
+/// The scheme of an `Authorization` header whose secret can be used by whoever reads it; never the secret.
+fn scheme(value: &[u8]) -> Option<&'static str> {
+    let named = value.split(u8::is_ascii_whitespace).next()?;
+    let known = ["basic", "bearer"];
+    known
+        .into_iter()
+        .find(|scheme| named.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
 impl Http1 {
     fn request(&mut self, bytes: &[u8], messages: &mut Messages<'_>) -> Step {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
@@ -89,6 +98,9 @@ impl Http1 {
                 .details
                 .push(("host", String::from_utf8_lossy(host).into_owned()));
         }
+        let scheme = field(head.headers, "authorization").and_then(scheme);
+        let told = scheme.map(|scheme| ("authorization", scheme.to_owned()));
+        request.details.extend(told);
         request.trace = field(head.headers, "traceparent").and_then(Trace::parse);
         messages.request(Order, request);
         match body.unwrap_or(Body::Size(0)) {

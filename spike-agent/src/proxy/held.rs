@@ -22,6 +22,9 @@ use crate::fault::pipeline::{ConnectFailure, End, Plan};
 
 /// How long a caller may take to come after its SYN went on: it may have given up meanwhile, and tells nobody.
 const COMES_WITHIN: Duration = Duration::from_secs(30);
+/// How often, and with which pause, the task that serves a namespace is waited for.
+const PLACE_TRIES: u32 = 40;
+const PLACE_PAUSE: Duration = Duration::from_millis(5);
 /// How long TCP tries, at least with usual settings (`tcp_syn_retries`).
 const TRIES_FOR: Duration = Duration::from_secs(130);
 
@@ -92,8 +95,16 @@ impl Held {
         prepared.insert(addresses, Prepared { plan, server, since });
     }
 
-    fn place(&self, netns_cookie: u64) -> Option<Arc<Place>> {
-        lock(&self.places).get(&netns_cookie).cloned()
+    /// A namespace that is served; the kernel may know of its listener a moment before the task that serves it runs.
+    async fn place_soon(&self, netns_cookie: u64) -> Option<Arc<Place>> {
+        for _ in 0..PLACE_TRIES {
+            let place = lock(&self.places).get(&netns_cookie).cloned();
+            if place.is_some() {
+                return place;
+            }
+            tokio::time::sleep(PLACE_PAUSE).await;
+        }
+        None
     }
 }
 
@@ -124,13 +135,15 @@ impl Proxy {
             client: syn.client.socket_addr(),
             listener: syn.listener.socket_addr(),
         };
-        let place = self.held.place(syn.netns);
-        // The accepted socket knows an IPv4 caller by its plain address.
+        let Some(place) = self.held.place_soon(syn.netns).await else {
+            // It comes as if it had not been held.
+            return self.originals.pass(syn.cookie);
+        };
         let original = self
             .originals
             .take(syn.netns, addresses.client, addresses.listener);
-        let (Some(place), Some(original)) = (place, original) else {
-            // It comes as if it had not been held, and is reset.
+        let Some(original) = original else {
+            // It comes, and is reset.
             return self.originals.pass(syn.cookie);
         };
         let answer = |packet: Option<Vec<u8>>| {

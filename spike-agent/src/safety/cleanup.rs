@@ -15,9 +15,6 @@ use super::lock::{Holder, InstanceLock, LockError, Locks, StateLock};
 use super::tc::{Filter, Tc};
 use super::{cgroup, find_cgroup2, netns};
 
-/// Every program of Spike is named so, and aya names a filter after its program.
-const FILTER_PREFIX: &str = "spike_";
-
 /// How to clean up.
 #[derive(Debug, Clone, Copy)]
 pub struct CleanupOptions<'a> {
@@ -66,6 +63,8 @@ pub enum LeftoverKind {
     TcFilter,
     /// The qdisc that such filters hang on.
     ClsactQdisc,
+    /// The qdisc that keeps delayed packets, in the place of an interface's own.
+    FqQdisc,
     /// A cgroup of `spike exec`.
     Cgroup,
 }
@@ -154,9 +153,9 @@ fn journaled(options: CleanupOptions<'_>) -> Result<Vec<Leftover>, CleanupError>
     let mut leftovers = Vec::new();
     for (id, entry) in in_order(&pending) {
         let found = match entry {
-            Entry::TcFilter { netns, .. } | Entry::ClsactQdisc { netns, .. } => {
-                undo_tc(*netns, entry, check)?
-            }
+            Entry::TcFilter { netns, .. }
+            | Entry::ClsactQdisc { netns, .. }
+            | Entry::FqQdisc { netns, .. } => undo_tc(*netns, entry, check)?,
             Entry::Cgroup { path } => undo_cgroup(path, check),
         };
         // What is not there any more is done as well.
@@ -191,7 +190,7 @@ fn stray_filters(check: bool) -> Result<Vec<Leftover>, CleanupError> {
         let mut found = Vec::new();
         for ifindex in tc.clsacts()? {
             let filters = tc.filters(ifindex)?;
-            let ours = filters.iter().filter(|filter| is_ours(filter));
+            let ours = filters.iter().filter(|filter| filter.is_spikes());
             found.extend(ours.map(|filter| remove_filter(&tc, filter, &interface_name(ifindex), "", check)));
         }
         Ok(found)
@@ -228,10 +227,16 @@ fn undo_tc(number: u64, entry: &Entry, check: bool) -> Result<Option<Leftover>, 
 }
 
 fn undo_tc_here(entry: &Entry, of: &str, check: bool) -> io::Result<Option<Leftover>> {
-    let (Entry::TcFilter { ifindex, ifname, .. } | Entry::ClsactQdisc { ifindex, ifname, .. }) = entry else {
+    let (Entry::TcFilter { ifindex, ifname, .. }
+    | Entry::ClsactQdisc { ifindex, ifname, .. }
+    | Entry::FqQdisc { ifindex, ifname, .. }) = entry
+    else {
         return Ok(None);
     };
     let tc = Tc::open()?;
+    if matches!(entry, Entry::FqQdisc { .. }) {
+        return undo_fq(&tc, *ifindex, ifname, of, check);
+    }
     if interface_name(*ifindex) != *ifname || !tc.clsacts()?.contains(ifindex) {
         return Ok(None); // gone, or another interface by now
     }
@@ -255,7 +260,7 @@ fn undo_tc_here(entry: &Entry, of: &str, check: bool) -> io::Result<Option<Lefto
         Entry::ClsactQdisc {
             created_by_us: true, ..
         } => {
-            let mut others = filters.iter().filter(|filter| !is_ours(filter));
+            let mut others = filters.iter().filter(|filter| !filter.is_spikes());
             if others.next().is_some() {
                 return Ok(None); // somebody has come to rely on it: it is theirs now
             }
@@ -268,8 +273,21 @@ fn undo_tc_here(entry: &Entry, of: &str, check: bool) -> io::Result<Option<Lefto
         Entry::ClsactQdisc {
             created_by_us: false, ..
         }
+        | Entry::FqQdisc { .. }
         | Entry::Cgroup { .. } => Ok(None),
     }
+}
+
+/// With it gone the kernel gives the interface its default root again. Another root in its place is somebody's wish.
+fn undo_fq(tc: &Tc, ifindex: u32, ifname: &str, of: &str, check: bool) -> io::Result<Option<Leftover>> {
+    if interface_name(ifindex) != *ifname || !tc.has_our_fq(ifindex)? {
+        return Ok(None);
+    }
+    let what = format!("fq qdisc on {ifname}{of}");
+    Ok(Some(leftover(LeftoverKind::FqQdisc, what, check, || {
+        tc.delete_fq(ifindex)
+            .map_err(|error| format!("remove it: {error}"))
+    })))
 }
 
 fn undo_cgroup(path: &Path, check: bool) -> Option<Leftover> {
@@ -322,13 +340,6 @@ fn leftover(
         removed: !check && problem.is_none(),
         problem,
     }
-}
-
-fn is_ours(filter: &Filter) -> bool {
-    filter
-        .name
-        .as_ref()
-        .is_some_and(|name| name.starts_with(FILTER_PREFIX))
 }
 
 /// The name of an interface in this thread's network namespace; its number where it has none.

@@ -59,6 +59,15 @@ pub enum Entry {
         /// As asked for; 0 when the kernel chose one.
         priority: u16,
     },
+    /// The fq qdisc that keeps delayed packets, in the place of an interface's default root.
+    FqQdisc {
+        /// Number of the network namespace, see `current_netns`.
+        netns: u64,
+        /// Where it hangs.
+        ifindex: u32,
+        /// The name of the interface then: an index may have gone to another one since.
+        ifname: String,
+    },
     /// A cgroup that was made for a command.
     Cgroup {
         /// Its directory.
@@ -357,7 +366,12 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open_in(dir.path()).unwrap();
-        for entry in [qdisc.clone(), filter(), cgroup("a")] {
+        let fq = Entry::FqQdisc {
+            netns: 1,
+            ifindex: 2,
+            ifname: "lo".to_owned(),
+        };
+        for entry in [qdisc.clone(), filter(), cgroup("a"), fq.clone()] {
             journal.record(entry).unwrap();
         }
         let read: Vec<_> = Journal::open_in(dir.path())
@@ -365,6 +379,6 @@ mod tests {
             .pending()
             .into_values()
             .collect();
-        assert_eq!(read, [qdisc, filter(), cgroup("a")]);
+        assert_eq!(read, [qdisc, filter(), cgroup("a"), fq]);
     }
 }

@@ -19,7 +19,7 @@ pub fn current() -> io::Result<u64> {
 }
 
 /// Opens the namespace with this number: by a process that is in it, or by its name under `/run/netns`.
-pub(super) fn find(number: u64) -> Option<File> {
+pub(crate) fn find(number: u64) -> Option<File> {
     let open = |path: PathBuf| {
         let file = File::open(path).ok()?;
         (file.metadata().ok()?.ino() == number).then_some(file)

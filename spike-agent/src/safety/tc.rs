@@ -25,6 +25,16 @@ const CLSACT_HANDLE: u32 = 0xffff_0000;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
+/// Every program of Spike is named so, and aya names a filter after its program.
+const SPIKES: &str = "spike_";
+/// The handle of the fq qdisc that is put on an interface: tells it from everybody else's.
+const FQ_HANDLE: u32 = 0x5350_0000;
+/// Attributes of fq, and what Spike sets: room for packets that wait, and no pacing of its own (`linux/pkt_sched.h`).
+const FQ_OPTIONS: [(u16, u32); 3] = [
+    (1, 200_000), // TCA_FQ_PLIMIT, packets in all
+    (2, 100_000), // TCA_FQ_FLOW_PLIMIT, packets of a flow
+    (5, 0),       // TCA_FQ_RATE_ENABLE
+];
 
 /// A filter of an interface's clsact qdisc.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +47,24 @@ pub(crate) struct Filter {
     protocol: u16,
     /// Of a BPF filter: the name that it was given, mostly its program's.
     pub(crate) name: Option<String>,
+}
+
+impl Filter {
+    /// Whether it can only be Spike's, by its name.
+    pub(crate) fn is_spikes(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.starts_with(SPIKES))
+    }
+}
+
+/// What an interface's packets go through before they leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// fq, or several of them, whoever put it there.
+    Fq,
+    /// What the kernel gave it, and gives it again when another root is taken away.
+    Default,
+    /// Another kind, which someone has configured.
+    Configured(String),
 }
 
 /// A qdisc as it hangs on an interface.
@@ -114,7 +142,7 @@ impl Tc {
                 parent: parent(filter.direction),
                 info: u32::from(filter.priority) << 16 | u32::from(filter.protocol),
                 kind: Some("bpf".to_owned()),
-                name: None,
+                ..Message::default()
             },
         )
         .map(drop)
@@ -146,6 +174,67 @@ impl Tc {
         };
         self.call(libc::RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, qdisc)
             .map(drop)
+    }
+
+    /// What kind of root an interface has.
+    pub(crate) fn root(&self, ifindex: u32) -> io::Result<Root> {
+        let qdiscs = self.call(libc::RTM_GETQDISC, NLM_F_DUMP, Message::default())?;
+        let here: Vec<&Message> = qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex).collect();
+        let Some(root) = here.iter().find(|qdisc| qdisc.parent == TC_H_ROOT) else {
+            return Ok(Root::Default);
+        };
+        let is_fq = |qdisc: &&Message| qdisc.kind.as_deref() == Some("fq");
+        let kind = root.kind.as_deref().unwrap_or_default();
+        // A card with several queues has a qdisc for each of them.
+        let mut queues = here
+            .iter()
+            .filter(|qdisc| qdisc.parent != TC_H_ROOT && qdisc.parent >> 16 == root.handle >> 16)
+            .peekable();
+        if is_fq(root) || kind == "mq" && queues.peek().is_some() && queues.all(is_fq) {
+            return Ok(Root::Fq);
+        }
+        // A handle is given to what is configured, and to nothing else.
+        Ok(if root.handle == 0 {
+            Root::Default
+        } else {
+            Root::Configured(kind.to_owned())
+        })
+    }
+
+    /// Makes fq an interface's root; `ENOENT` says that the kernel does not know it.
+    pub(crate) fn add_fq(&self, ifindex: u32) -> io::Result<()> {
+        let qdisc = Message {
+            ifindex,
+            handle: FQ_HANDLE,
+            parent: TC_H_ROOT,
+            kind: Some("fq".to_owned()),
+            options: &FQ_OPTIONS,
+            ..Message::default()
+        };
+        self.call(libc::RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, qdisc)
+            .map(drop)
+    }
+
+    /// Whether an interface's root is what [`Tc::add_fq`] put there.
+    pub(crate) fn has_our_fq(&self, ifindex: u32) -> io::Result<bool> {
+        let qdiscs = self.call(libc::RTM_GETQDISC, NLM_F_DUMP, Message::default())?;
+        Ok(qdiscs.iter().any(|qdisc| {
+            qdisc.ifindex == ifindex
+                && qdisc.parent == TC_H_ROOT
+                && qdisc.handle == FQ_HANDLE
+                && qdisc.kind.as_deref() == Some("fq")
+        }))
+    }
+
+    /// Takes away what [`Tc::add_fq`] put on an interface; the kernel gives it its default root again.
+    pub(crate) fn delete_fq(&self, ifindex: u32) -> io::Result<()> {
+        let qdisc = Message {
+            ifindex,
+            handle: FQ_HANDLE,
+            parent: TC_H_ROOT,
+            ..Message::default()
+        };
+        self.call(libc::RTM_DELQDISC, NLM_F_ACK, qdisc).map(drop)
     }
 
     /// Asks for a filter without options on an interface with clsact; `ENOENT` says that the kernel does not know the kind.
@@ -206,7 +295,7 @@ fn parent(direction: Direction) -> u32 {
     }
 }
 
-/// A `struct tcmsg` with the two attributes that matter here.
+/// A `struct tcmsg` with the attributes that matter here.
 #[derive(Debug, Default)]
 struct Message {
     ifindex: u32,
@@ -215,6 +304,8 @@ struct Message {
     /// Of a filter: priority in the upper half, protocol in the lower.
     info: u32,
     kind: Option<String>,
+    /// Of a request: numbers of options, and their values.
+    options: &'static [(u16, u32)],
     name: Option<String>,
 }
 
@@ -227,6 +318,16 @@ struct Request {
 
 /// Length of a `struct tcmsg`.
 const TCMSG: usize = 20;
+/// Length of an attribute whose value is a number.
+const OPTION: usize = 8;
+
+impl Request {
+    /// Length of the attribute with the kind, 0 without.
+    fn kind_len(&self) -> usize {
+        let kind = self.message.kind.as_ref();
+        kind.map_or(0, |kind| (4 + kind.len() + 1).next_multiple_of(4))
+    }
+}
 
 impl NetlinkSerializable for Request {
     fn message_type(&self) -> u16 {
@@ -234,12 +335,11 @@ impl NetlinkSerializable for Request {
     }
 
     fn buffer_len(&self) -> usize {
-        TCMSG
-            + self
-                .message
-                .kind
-                .as_ref()
-                .map_or(0, |kind| (4 + kind.len() + 1).next_multiple_of(4))
+        let options = match self.message.options.len() {
+            0 => 0,
+            count => 4 + count * OPTION,
+        };
+        TCMSG + self.kind_len() + options
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
@@ -249,6 +349,7 @@ impl NetlinkSerializable for Request {
             parent,
             info,
             kind,
+            options,
             name: _,
         } = &self.message;
         buffer.fill(0);
@@ -260,6 +361,22 @@ impl NetlinkSerializable for Request {
             buffer[TCMSG..TCMSG + 2].copy_from_slice(&len.to_ne_bytes());
             buffer[TCMSG + 2..TCMSG + 4].copy_from_slice(&TCA_KIND.to_ne_bytes());
             buffer[TCMSG + 4..TCMSG + 4 + kind.len()].copy_from_slice(kind.as_bytes());
+        }
+        if options.is_empty() {
+            return;
+        }
+        let mut rest = &mut buffer[TCMSG + self.kind_len()..];
+        let mut put = |length: usize, number: u16, value: &[u8]| {
+            let (attribute, after) = std::mem::take(&mut rest).split_at_mut(4 + value.len());
+            attribute[..2].copy_from_slice(&(length as u16).to_ne_bytes());
+            attribute[2..4].copy_from_slice(&number.to_ne_bytes());
+            attribute[4..].copy_from_slice(value);
+            rest = after;
+        };
+        // Its value is the attributes that follow.
+        put(4 + options.len() * OPTION, TCA_OPTIONS, &[]);
+        for (number, value) in *options {
+            put(OPTION, *number, &value.to_ne_bytes());
         }
     }
 }
@@ -285,6 +402,7 @@ impl NetlinkDeserializable for Request {
             parent: number(12),
             info: number(16),
             kind,
+            options: &[],
             name,
         };
         Ok(Self {
@@ -327,6 +445,38 @@ mod tests {
             assert!(tc.filters(LO).unwrap().is_empty());
             tc.delete_clsact(LO).unwrap();
             assert!(tc.clsacts().unwrap().is_empty());
+        })
+        .unwrap();
+    }
+
+    #[test]
+    #[ignore = "needs root: run by cargo xtask test"]
+    fn a_configured_root_is_told_from_the_kernels_own() {
+        netns::inside_new(|| {
+            let tc = Tc::open().unwrap();
+            assert_eq!(tc.root(LO).unwrap(), Root::Default);
+            tc.add_qdisc(LO, "pfifo", Place::Root).unwrap();
+            assert_eq!(tc.root(LO).unwrap(), Root::Configured("pfifo".to_owned()));
+            assert!(!tc.has_our_fq(LO).unwrap());
+        })
+        .unwrap();
+    }
+
+    /// Where the kernel has fq; elsewhere it says so and changes nothing.
+    #[test]
+    #[ignore = "needs root: run by cargo xtask test"]
+    fn fq_comes_and_goes() {
+        netns::inside_new(|| {
+            let tc = Tc::open().unwrap();
+            match tc.add_fq(LO) {
+                Ok(()) => {
+                    assert_eq!(tc.root(LO).unwrap(), Root::Fq);
+                    assert!(tc.has_our_fq(LO).unwrap());
+                    tc.delete_fq(LO).unwrap();
+                }
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
+            }
+            assert_eq!(tc.root(LO).unwrap(), Root::Default);
         })
         .unwrap();
     }

@@ -1,5 +1,6 @@
 //! From a histogram of latencies to what people read.
 
+use serde::{Deserialize, Serialize};
 use spike_common::{
     edge::EdgeStats,
     histogram::{BUCKETS, bounds},
@@ -7,52 +8,129 @@ use spike_common::{
 
 use crate::model::view::{BucketView, LatencyView};
 
-/// Quantiles are the middles of the buckets that they fall into, within 3.2 % of the truth from 1 us to 68 s; the
-/// maximum is the end of the highest bucket in use, at most 6.3 % above the truth. The mean is exact.
-pub(super) fn latency_view(stats: &EdgeStats) -> Option<LatencyView> {
-    let count: u64 = stats.latency.iter().sum();
-    let slowest = stats.latency.iter().rposition(|&count| count > 0)?;
-    let quantile = |percent: u64| {
-        let rank = (u128::from(count) * u128::from(percent)).div_ceil(100);
+/// Latencies by bucket (see [`spike_common::histogram`]): the buckets that are not empty, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Histogram(Vec<(u16, u64)>);
+
+impl Histogram {
+    /// How many latencies are in it.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Adds the latencies of another one.
+    pub fn add(&mut self, other: &Self) {
+        if self.0.is_empty() {
+            self.0.clone_from(&other.0);
+            return;
+        }
+        let mut merged = Vec::with_capacity(self.0.len() + other.0.len());
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        loop {
+            match (left.peek(), right.peek()) {
+                (Some(a), Some(b)) if a.0 == b.0 => {
+                    merged.push((a.0, a.1.saturating_add(b.1)));
+                    left.next();
+                    right.next();
+                }
+                (Some(a), Some(b)) if a.0 < b.0 => merged.extend(left.next()),
+                (_, Some(_)) => merged.extend(right.next()),
+                (Some(_), None) => merged.extend(left.next()),
+                (None, None) => break,
+            }
+        }
+        self.0 = merged;
+    }
+
+    /// What came since it was like `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut before = before.0.iter().peekable();
+        let grown = self.0.iter().filter_map(|(bucket, count)| {
+            while before.next_if(|(other, _)| other < bucket).is_some() {}
+            let was = before
+                .next_if(|(other, _)| other == bucket)
+                .map_or(0, |(_, count)| *count);
+            let grown = count.saturating_sub(was);
+            (grown > 0).then_some((*bucket, grown))
+        });
+        Self(grown.collect())
+    }
+
+    /// The latency, in nanoseconds, that so many per mille of the calls do not exceed: the middle of its bucket.
+    pub fn quantile(&self, per_mille: u64) -> Option<u64> {
+        let count = u128::from(self.count());
+        let rank = (count * u128::from(per_mille)).div_ceil(1000);
+        self.at_rank(u64::try_from(rank).ok()?)
+    }
+
+    /// The latency, in nanoseconds, of the `rank`th fastest call, counted from 1; none when there are fewer.
+    pub fn at_rank(&self, rank: u64) -> Option<u64> {
         let mut below = 0;
-        let bucket = stats.latency.iter().position(|&count| {
-            below += u128::from(count);
+        let bucket = self.0.iter().find(|(_, count)| {
+            below += count;
             below >= rank
         });
-        let (low, high) = limits(bucket.unwrap_or(slowest));
-        microseconds(low.midpoint(high))
-    };
-    let mean_us = microseconds(stats.latency_sum / count);
-    Some(LatencyView {
-        p50_us: quantile(50),
-        p90_us: quantile(90),
-        p99_us: quantile(99),
-        // The last bucket has no end, so its values may be far above its start.
-        max_us: microseconds(limits(slowest).1).max(mean_us),
-        mean_us,
-    })
-}
+        let (low, high) = limits(usize::from(bucket?.0));
+        Some(low.midpoint(high))
+    }
 
-/// The latencies of an edge: the buckets that are not empty, in order.
-pub fn histogram(stats: &EdgeStats) -> Vec<BucketView> {
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-    let buckets = stats.latency.iter().enumerate().filter(|(_, calls)| **calls > 0);
-    buckets
-        .map(|(bucket, &calls)| {
+    /// Quantiles are the middles of the buckets that they fall into, within 3.2 % of the truth from 1 us to 68 s; the
+    /// maximum is the end of the highest bucket in use, at most 6.3 % above the truth. The mean of `sum`, in
+    /// nanoseconds, is exact.
+    pub fn view(&self, sum: u64) -> Option<LatencyView> {
+        let slowest = usize::from(self.0.last()?.0);
+        let quantile = |per_mille| self.quantile(per_mille).map(microseconds);
+        let mean_us = microseconds(sum / self.count().max(1));
+        Some(LatencyView {
+            p50_us: quantile(500)?,
+            p90_us: quantile(900)?,
+            p99_us: quantile(990)?,
+            // The last bucket has no end, so its values may be far above its start.
+            max_us: microseconds(limits(slowest).1).max(mean_us),
+            mean_us,
+        })
+    }
+
+    /// The buckets that are not empty, in order.
+    pub fn buckets(&self) -> Vec<BucketView> {
+        let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+        let view = |(bucket, calls): &(u16, u64)| {
+            let bucket = usize::from(*bucket);
             let (low, high) = bounds(bucket);
             BucketView {
                 from_us: microseconds(low),
                 to_us: (bucket != BUCKETS - 1).then(|| microseconds(high)),
-                calls,
+                calls: *calls,
             }
-        })
-        .collect()
+        };
+        self.0.iter().map(view).collect()
+    }
+}
+
+impl From<&EdgeStats> for Histogram {
+    fn from(stats: &EdgeStats) -> Self {
+        let buckets = stats.latency.iter().enumerate().filter(|(_, calls)| **calls > 0);
+        // There are few hundred buckets.
+        let narrow = |bucket: usize| u16::try_from(bucket).unwrap_or(u16::MAX);
+        Self(buckets.map(|(bucket, calls)| (narrow(bucket), *calls)).collect())
+    }
+}
+
+/// The latencies of an edge for people.
+pub(super) fn latency_view(stats: &EdgeStats) -> Option<LatencyView> {
+    Histogram::from(stats).view(stats.latency_sum)
+}
+
+/// The latencies of an edge: the buckets that are not empty, in order.
+pub fn histogram(stats: &EdgeStats) -> Vec<BucketView> {
+    Histogram::from(stats).buckets()
 }
 
 /// The bounds of a bucket; those of the last one, which is open, are both its start.
 fn limits(bucket: usize) -> (u64, u64) {
     let (low, high) = bounds(bucket);
-    if bucket == BUCKETS - 1 {
+    if bucket >= BUCKETS - 1 {
         (low, low)
     } else {
         (low, high)
@@ -113,5 +191,24 @@ mod tests {
         assert_eq!(latency_view(&stats([])), None);
         let slow = latency_view(&stats([100_000_000])).unwrap();
         assert_eq!((slow.p50_us, slow.max_us), (68_719_477, 100_000_000));
+    }
+
+    #[test]
+    fn what_is_added_can_be_taken_away_again() {
+        let of = |latencies: &[u64]| Histogram::from(&stats(latencies.iter().copied()));
+        let (first, second) = (of(&[5, 50, 500, 500]), of(&[1, 50, 700, 90_000_000]));
+        let mut both = first.clone();
+        both.add(&second);
+        assert_eq!(both, of(&[1, 5, 50, 50, 500, 500, 700, 90_000_000]));
+        assert_eq!(both.since(&first), second);
+        assert_eq!(both.since(&second), first);
+        assert_eq!(both.since(&Histogram::default()), both);
+        assert_eq!(first.since(&both), Histogram::default());
+        let mut none = Histogram::default();
+        none.add(&first);
+        assert_eq!(none, first);
+        assert_eq!(both.count(), 8);
+        assert_near(both.at_rank(7).unwrap(), 700_000);
+        assert_eq!(both.at_rank(9), None);
     }
 }

@@ -25,14 +25,16 @@ pub fn services(map: &MapView) -> ServiceList {
     }
 }
 
-fn caller(edge: &EdgeView) -> (&str, ServiceKind) {
+/// Who calls.
+pub(super) fn caller(edge: &EdgeView) -> (&str, ServiceKind) {
     match (&edge.caller, &edge.peer) {
         (Some(end), _) => of(end),
         (None, peer) => (peer.as_deref().unwrap_or("?"), ServiceKind::External),
     }
 }
 
-fn callee(edge: &EdgeView) -> (&str, ServiceKind) {
+/// Who is called.
+pub(super) fn callee(edge: &EdgeView) -> (&str, ServiceKind) {
     let destination = &edge.destination;
     let name = || destination.name.as_deref().unwrap_or(&destination.address);
     destination

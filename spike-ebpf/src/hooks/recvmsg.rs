@@ -52,6 +52,6 @@ fn original(ctx: &SockAddrContext, source: &Endpoint) -> Option<Endpoint> {
         if socket.flags & DATAGRAMS_REDIRECTED == 0 {
             return None;
         }
-        redirected::original(sk, socket, source)
+        redirected::original(sk, source)
     }
 }

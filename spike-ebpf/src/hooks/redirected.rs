@@ -51,6 +51,7 @@ pub(super) unsafe fn send_to_agent<const IPV6: bool>(
         return None;
     };
     let port = port_at(listener, ipv4, slot);
+    slots.ports[slot] = port;
     socket.flags |= DATAGRAMS_REDIRECTED;
     redirect::<IPV6>(raw, ipv4, port);
     Some(())
@@ -64,7 +65,7 @@ pub(super) unsafe fn send_to_agent<const IPV6: bool>(
 pub(super) unsafe fn note(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &Socket) -> Option<()> {
     let ends = Ends::read(ctx.skb.skb, 0)?;
     // SAFETY: the caller's promise.
-    let original = unsafe { original(sk, socket, &ends.destination)? };
+    let original = unsafe { original(sk, &ends.destination)? };
     let key = FlowKey::new(socket.netns, ends.source, ends.destination);
     // SAFETY: compared at once.
     let known = unsafe { DATAGRAM_FLOWS.get(key) };
@@ -88,18 +89,19 @@ pub(super) unsafe fn note(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &Socke
 /// # Safety
 /// As [`note`].
 #[inline(always)]
-pub(super) unsafe fn original(sk: *mut bpf_sock, socket: &Socket, agent: &Endpoint) -> Option<Endpoint> {
+pub(super) unsafe fn original(sk: *mut bpf_sock, agent: &Endpoint) -> Option<Endpoint> {
     if !agent.address.is_loopback() {
         return None;
     }
-    // SAFETY: entries are replaced whole.
-    let listener = unsafe { DATAGRAM_LISTENERS.get(socket.netns)? };
     // SAFETY: the caller's promise.
     let slots = unsafe { storage::slots(sk, false)? };
-    let ipv4 = agent.address.is_ipv4();
     for slot in 0..DATAGRAM_PORTS {
-        if port_at(listener, ipv4, slot) == agent.port {
-            return (slots.used_ns[slot] != 0).then_some(slots.originals[slot]);
+        let original = slots.originals[slot];
+        let is_it = slots.used_ns[slot] != 0
+            && slots.ports[slot] == agent.port
+            && original.address.is_ipv4() == agent.address.is_ipv4();
+        if is_it {
+            return Some(original);
         }
     }
     None

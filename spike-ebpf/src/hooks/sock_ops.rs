@@ -22,7 +22,7 @@ use spike_common::task::Task;
 use super::bind::{HAS_NETNS_COOKIE, binder_key};
 use super::held;
 use crate::maps::{BINDERS, CONFIG, FLOWS, REDIRECTS, SERVICES};
-use crate::support::{counts, health, storage};
+use crate::support::{counts, handshakes, health, storage};
 
 const AF_INET: u32 = 2;
 const TCP_ESTABLISHED: u32 = 1;
@@ -65,9 +65,7 @@ fn connecting(ctx: &SockOpsContext) -> Option<()> {
     if socket.flags & HELD != 0 {
         wanted |= BPF_SOCK_OPS_RTO_CB_FLAG;
     }
-    if wanted != 0 {
-        _ = ctx.set_cb_flags(wanted as i32);
-    }
+    call_back(ctx, wanted, 0);
     Some(())
 }
 
@@ -75,14 +73,25 @@ fn connecting(ctx: &SockOpsContext) -> Option<()> {
 fn connected(ctx: &SockOpsContext) -> Option<()> {
     let socket = state(ctx)?;
     if socket.flags & HELD != 0 {
-        let wanted = if socket.edge != 0 {
-            BPF_SOCK_OPS_STATE_CB_FLAG
-        } else {
-            0
-        };
-        _ = ctx.set_cb_flags(wanted as i32);
+        call_back(ctx, 0, BPF_SOCK_OPS_RTO_CB_FLAG);
+    }
+    // The callee of a redirected connection is the agent, which is never drawn. What the agent opens for it is noted: its
+    // callee is to count nothing either.
+    if socket.flags & REDIRECTED == 0 {
+        handshakes::offer(ctx, socket);
     }
     opened(ctx, socket)
+}
+
+/// Has the kernel call for more, and for less. What is asked for already may be another agent's wish.
+#[inline(always)]
+fn call_back(ctx: &SockOpsContext, more: u32, less: u32) {
+    // SAFETY: a context field.
+    let before = unsafe { (*ctx.ops).bpf_sock_ops_cb_flags };
+    let wanted = (before | more) & !less;
+    if wanted != before {
+        _ = ctx.set_cb_flags(wanted as i32);
+    }
 }
 
 /// A listener's child is established: its caller is on this host and already counted, or the edge starts here.
@@ -106,10 +115,11 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
         _ = SERVICES.insert(service, socket.task, 0);
     }
     // SAFETY: one word is copied at once.
-    if let Some(caller) = unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) } {
-        socket.edge = caller.edge;
+    let caller = unsafe { FLOWS.get(FlowKey::new(socket.netns, remote, local)) }.map(|flow| flow.edge);
+    if let Some(edge) = caller.or_else(|| handshakes::take(ctx, &socket.task)) {
+        socket.edge = edge;
         socket.flags = CALLEE;
-        _ = ctx.set_cb_flags(BPF_SOCK_OPS_RETRANS_CB_FLAG as i32);
+        call_back(ctx, BPF_SOCK_OPS_RETRANS_CB_FLAG, 0);
         return None;
     }
     let edge = Edge {
@@ -135,7 +145,7 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
     {
         counts::count(Counter::FlowsFull);
     }
-    _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG, 0);
     opened(ctx, socket)
 }
 

@@ -87,7 +87,7 @@ fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut 
     let mut destinations = [Endpoint::default(); 2];
     if let Some(ends) = Ends::read(skb, link) {
         let owner = if ends.protocol == IPPROTO_TCP {
-            owner(config, &ends)
+            owner(config.agent_netns, &ends)
         } else {
             None
         };
@@ -121,10 +121,9 @@ fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut 
     wanted(config, &caller, &destinations)
 }
 
-/// The known end of a flow, and whether it sends this packet.
+/// The known end of a flow, and whether it sends this packet; `netns` is the cookie of the packet's namespace.
 #[inline(always)]
-fn owner(config: &Config, ends: &Ends) -> Option<(&'static Flow, bool)> {
-    let netns = config.agent_netns;
+pub(super) fn owner(netns: u64, ends: &Ends) -> Option<(&'static Flow, bool)> {
     // SAFETY: used at once; an entry that is replaced meanwhile costs one packet's comment.
     unsafe {
         if let Some(flow) = FLOWS.get(FlowKey::new(netns, ends.source, ends.destination)) {

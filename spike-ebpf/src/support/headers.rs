@@ -11,7 +11,7 @@ use spike_common::counter::Counter;
 use crate::support::counts;
 
 pub(crate) const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
+pub(crate) const IPPROTO_UDP: u8 = 17;
 /// RFC 768.
 const UDP_HEADER: u32 = 8;
 /// TCP flags.
@@ -84,20 +84,29 @@ impl Segment {
     }
 }
 
-/// The two ends of a packet, as it has them; ports are 0 where the protocol has none.
+/// The two ends of a packet, as it has them; ports are 0 where the protocol has none, and in the later fragments of a
+/// datagram.
 pub(crate) struct Ends {
     pub(crate) protocol: u8,
+    /// Where the header after IP's begins; 0 in the later fragments of a datagram, which have none.
+    pub(crate) transport: u32,
     pub(crate) source: Endpoint,
     pub(crate) destination: Endpoint,
 }
+
+/// The bits of an IPv4 header's offset field that are 0 for all but the later parts of a datagram.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 impl Ends {
     /// Reads a packet whose IP header starts at `offset`. By copies: works on any packet layout, and only captures pay.
     #[inline(always)]
     pub(crate) fn read(skb: *mut __sk_buff, offset: u32) -> Option<Self> {
         let first: u8 = load(skb, offset)?;
+        let mut starts = true;
         let (protocol, header, source, destination) = if first >> 4 == 4 {
             let protocol: u8 = load(skb, offset + 9)?;
+            let fragment: u16 = load(skb, offset + 6)?;
+            starts = u16::from_be(fragment) & FRAGMENT_OFFSET == 0;
             let addresses: [u32; 2] = load(skb, offset + 12)?;
             let header = (u32::from(first) & 0xf) << 2;
             let [source, destination] = addresses.map(Address::from_ipv4_word);
@@ -113,13 +122,14 @@ impl Ends {
         } else {
             return None;
         };
-        let ports: [u16; 2] = if protocol == IPPROTO_TCP || protocol == IPPROTO_UDP {
+        let ports: [u16; 2] = if starts && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) {
             load(skb, offset + header)?
         } else {
             [0; 2]
         };
         Some(Self {
             protocol,
+            transport: if starts { offset + header } else { 0 },
             source: Endpoint::new(source, u16::from_be(ports[0])),
             destination: Endpoint::new(destination, u16::from_be(ports[1])),
         })

@@ -221,3 +221,152 @@ fn call(stream: &mut TcpStream) -> io::Result<()> {
     stream.read_exact(&mut [0; 5])?;
     Ok(())
 }
+
+/// Asks for the pages of a shop over connections that stay open, and tells of each call when all are done.
+pub(super) fn browse(address: &str, calls: usize, connections: usize) -> io::Result<()> {
+    let browsers: Vec<_> = (0..connections)
+        .map(|first| {
+            let address = address.to_owned();
+            thread::spawn(move || -> io::Result<Vec<String>> {
+                let mut stream = TcpStream::connect(&address)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+                let pages = (first..calls).step_by(connections);
+                pages.map(|number| page(&mut stream, number, first)).collect()
+            })
+        })
+        .collect();
+    for browser in browsers {
+        let lines = browser
+            .join()
+            .map_err(|_| io::Error::other("a browser panicked"))??;
+        lines.iter().for_each(|line| println!("{line}"));
+    }
+    Ok(())
+}
+
+/// One page; the first of a connection has the connection's number.
+fn page(stream: &mut TcpStream, number: usize, first: usize) -> io::Result<String> {
+    let service = crate::topology::SERVICES[number % crate::topology::SERVICES.len()];
+    let request = format!("GET /{service}/{number} HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    let start = Instant::now();
+    stream.write_all(request.as_bytes())?;
+    let (mut answer, mut heard, mut buffer) = (Vec::new(), None, [0; 16 * 1024]);
+    loop {
+        let length = stream.read(&mut buffer)?;
+        let elapsed = *heard.get_or_insert_with(|| start.elapsed());
+        answer.extend_from_slice(&buffer[..length]);
+        let text = String::from_utf8_lossy(&answer);
+        if length == 0 {
+            return Err(io::Error::other(format!("the answer ends early: {text}")));
+        }
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let size = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let is_it = name.eq_ignore_ascii_case("content-length");
+            is_it.then(|| value.parse().ok()).flatten()
+        });
+        if size.is_some_and(|size: usize| body.len() >= size) || body.ends_with("0\r\n\r\n") {
+            if !head.starts_with("HTTP/1.1 200") {
+                return Err(io::Error::other(head.to_owned()));
+            }
+            return Ok(format!(
+                "{{\"to\":\"nginx\",\"out\":{},\"in\":{},\"ns\":{},\"opened\":{}}}",
+                request.len(),
+                answer.len(),
+                elapsed.as_nanos(),
+                u8::from(number == first)
+            ));
+        }
+    }
+}
+
+/// Calls an echo server over many new connections, from few local ports of `127.0.0.1` that are used again and again, by
+/// four threads; tells how many calls were made and how long that took.
+pub(super) fn churn(address: &str, count: usize, first_port: u16) -> io::Result<()> {
+    const THREADS: u16 = 4;
+    const PORTS: u16 = 50;
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let start = Instant::now();
+    let threads = (0..THREADS).map(|thread| {
+        let calls = count / usize::from(THREADS);
+        thread::spawn(move || -> io::Result<usize> {
+            let (mut made, mut turn) = (0, 0);
+            while made < calls {
+                let port = first_port + thread * PORTS + turn % PORTS;
+                turn = (turn + 1) % PORTS;
+                match connect_from(port, address) {
+                    Ok(mut stream) => {
+                        call(&mut stream)?;
+                        made += 1;
+                    }
+                    // Another process holds the very same connection just now.
+                    Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(made)
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    let mut made = 0;
+    for thread in threads {
+        made += thread
+            .join()
+            .map_err(|_| io::Error::other("a thread panicked"))??;
+    }
+    println!("made {made} in {} ms", start.elapsed().as_millis());
+    Ok(())
+}
+
+/// Connects from a local port, which is free again at once when the stream is dropped: by a reset, with no TIME_WAIT.
+fn connect_from(port: u16, address: SocketAddr) -> io::Result<TcpStream> {
+    let name = |port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: a system call without pointers.
+    let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave it just now, and nobody else has it.
+    let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(raw) });
+    let on: libc::c_int = 1;
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let (local, remote) = (name(port), name(address.port()));
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: each pointer is to a whole value of the size given.
+    let done = unsafe {
+        libc::setsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_REUSEADDR,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        ) == 0
+            && libc::setsockopt(
+                raw,
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of_val(&linger) as libc::socklen_t,
+            ) == 0
+            && libc::bind(raw, (&raw const local).cast(), length) == 0
+            && libc::connect(raw, (&raw const remote).cast(), length) == 0
+    };
+    if done {
+        Ok(stream)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,6 +1,6 @@
 //! `cargo xtask bench observe`: wrk against nginx, with the agent off and on.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -11,8 +11,9 @@ use crate::{
 
 /// Measure requests per second and latency of wrk against nginx with the agent off and on.
 ///
-/// 1 KiB over connections that are kept open, nothing armed. Off and on take turns, so that a drift of the machine
-/// meets both alike; the medians are compared. Needs root.
+/// 1 KiB over connections that are kept open, nothing armed, decoding within its default budget. Off and on take turns,
+/// so that a drift of the machine meets both alike; the medians are compared. What the agent's process takes meanwhile
+/// is told beside it: its processor time, its memory at the end. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each of the two is measured.
@@ -47,21 +48,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     measure(&stage, port, options)?;
 
     println!(
-        "{:>5}  {:>12} {:>10} {:>10}  {:>12} {:>10} {:>10}",
-        "round", "off req/s", "p50", "p99", "on req/s", "p50", "p99"
+        "{:>5}  {:>12} {:>10} {:>10}  {:>12} {:>10} {:>10}  {:>9} {:>9}",
+        "round", "off req/s", "p50", "p99", "on req/s", "p50", "p99", "agent cpu", "rss"
     );
-    let (mut off, mut on) = (Vec::new(), Vec::new());
+    let (mut off, mut on, mut shares, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds {
         let without = measure(&stage, port, options)?;
         stage.start_agent()?;
+        let pid = stage.agent_pid().context("the agent has ended")?;
+        let (before, start) = (Usage::of(pid)?, Instant::now());
         let with = measure(&stage, port, options)?;
+        let after = Usage::of(pid)?;
+        let share = (after.seconds - before.seconds) / start.elapsed().as_secs_f64() * 100.0;
         stage.stop_agent()?;
         println!(
-            "{round:>5}  {:>12.0} {:>10} {:>10}  {:>12.0} {:>10} {:>10}",
-            without.rate, without.p50, without.p99, with.rate, with.p50, with.p99
+            "{round:>5}  {:>12.0} {:>10} {:>10}  {:>12.0} {:>10} {:>10}  {share:>8.1}% {:>5.1} MiB",
+            without.rate, without.p50, without.p99, with.rate, with.p50, with.p99, after.mebibytes
         );
         off.push(without.rate);
         on.push(with.rate);
+        shares.push(share);
+        sizes.push(after.mebibytes);
     }
     let (without, with) = (median(&mut off), median(&mut on));
     println!(
@@ -69,7 +76,41 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         with / without
     );
     println!("spread {:>11} off, {} on", spread(&off), spread(&on));
+    println!(
+        "agent  {:.1} % of a core, {:.1} MiB resident (medians)",
+        median(&mut shares),
+        median(&mut sizes)
+    );
     Ok(())
+}
+
+/// What a process has taken.
+#[derive(Debug)]
+struct Usage {
+    /// Processor time, in user and kernel mode.
+    seconds: f64,
+    /// Resident memory.
+    mebibytes: f64,
+}
+
+impl Usage {
+    fn of(pid: u32) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read the agent's times")?;
+        // The name before the last parenthesis may hold any character.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let field = |at: usize| -> Option<u64> { fields.split_ascii_whitespace().nth(at)?.parse().ok() };
+        // Fields 14 and 15 of proc(5), in ticks of 10 ms on every Linux.
+        let ticks = field(11).zip(field(12)).context("no times in /proc/PID/stat")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read the agent's memory")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line
+            .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+            .context("no VmRSS in /proc/PID/status")?;
+        Ok(Self {
+            seconds: (ticks.0 + ticks.1) as f64 / 100.0,
+            mebibytes: kib / 1024.0,
+        })
+    }
 }
 
 fn measure(stage: &Stage, port: u16, options: &Options) -> Result<Sample> {

@@ -181,6 +181,11 @@ impl Stage {
         Ok(())
     }
 
+    /// Process id of the agent, while it runs.
+    pub(crate) fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
     /// Ends the agent as an operator would, by SIGTERM.
     pub(crate) fn stop_agent(&mut self) -> Result<()> {
         let Some(mut agent) = self.agent.take() else {

@@ -14,7 +14,8 @@ use super::kernels::{Kernel, run};
 use crate::cargo::find_program;
 
 /// What the tests run, beside the programs that `cargo xtask test` names.
-const SMALL_PROGRAMS: [&str; 10] = [
+const SMALL_PROGRAMS: [&str; 13] = [
+    "cat",
     "getent",
     "mount",
     "redis-benchmark",
@@ -23,6 +24,8 @@ const SMALL_PROGRAMS: [&str; 10] = [
     "sh",
     "sleep",
     "tc",
+    "tcpdump",
+    "timeout",
     "true",
     "unshare",
 ];

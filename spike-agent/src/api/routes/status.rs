@@ -6,7 +6,7 @@ use super::segment::Segment;
 use crate::{
     api::problem::{AnyProblem, ApiError},
     control::Control,
-    model::view::{EdgeDetailView, MapView, ServiceList, Status},
+    model::view::{EdgeDetailView, ServiceList, Status},
 };
 
 /// How the agent is doing.
@@ -16,15 +16,6 @@ use crate::{
 )]
 pub(super) async fn status(State(control): State<Control>) -> Json<Status> {
     Json(control.status())
-}
-
-/// Who calls whom.
-#[utoipa::path(
-    get, path = "/v1/map", operation_id = "getMap", tag = "see",
-    responses((status = OK, description = "The map", body = MapView), AnyProblem),
-)]
-pub(super) async fn map(State(control): State<Control>) -> Result<Json<MapView>, ApiError> {
-    Ok(Json(control.service_map()?))
 }
 
 /// The services of the map.

@@ -1,5 +1,7 @@
 //! Faults in words that a person reads.
 
+mod packet;
+
 use std::fmt::Display;
 
 use crate::model::{
@@ -65,6 +67,7 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         } => format!("udp_delay {delay}{}{}", spread(jitter), direction(*way)),
         RawEffect::UdpDrop { direction: way } => format!("udp_drop{}", direction(*way)),
         RawEffect::UdpDuplicate { direction: way } => format!("udp_duplicate{}", direction(*way)),
+        other => packet::effect(other).unwrap_or_default(),
     }
 }
 

@@ -124,24 +124,20 @@ impl Counts {
     }
 
     pub(super) fn families(&self, waiting: u64) -> Vec<Family> {
-        let read: [(&'static Metric, fn(&Of) -> &AtomicU64); 3] = [
-            (&SENT, |of| &of.sent),
-            (&DROPPED, |of| &of.dropped),
-            (&FAILED, |of| &of.failed),
-        ];
-        let mut families: Vec<Family> = read
-            .into_iter()
-            .map(|(metric, count)| {
-                let mut family = Family::new(metric);
-                for signal in [Signal::Metrics, Signal::Spans] {
-                    let value = count(self.of(signal)).load(Ordering::Relaxed);
-                    family.add(vec![("signal", signal.name().into())], Value::Count(value));
-                }
-                family
-            })
-            .collect();
-        families.push(Family::one(&WAITING, Value::Count(waiting)));
-        families
+        let both_signals = |metric, count: fn(&Of) -> &AtomicU64| {
+            let mut family = Family::new(metric);
+            for signal in [Signal::Metrics, Signal::Spans] {
+                let value = count(self.of(signal)).load(Ordering::Relaxed);
+                family.add(vec![("signal", signal.name().into())], Value::Count(value));
+            }
+            family
+        };
+        vec![
+            both_signals(&SENT, |of| &of.sent),
+            both_signals(&DROPPED, |of| &of.dropped),
+            both_signals(&FAILED, |of| &of.failed),
+            Family::one(&WAITING, Value::Count(waiting)),
+        ]
     }
 
     pub(super) fn view(&self) -> OtlpView {

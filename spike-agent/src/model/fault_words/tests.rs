@@ -37,6 +37,21 @@ fn every_effect_has_its_words() {
         ("udp_delay --delay 1s", "udp_delay"),
         ("udp_drop --direction both", "udp_drop"),
         ("udp_duplicate", "udp_duplicate"),
+        ("loss --percent-loss 0.1 -i eth0", "loss"),
+        ("loss --gemodel 1,25,100,0.1 -i eth0", "loss"),
+        (
+            "duplicate --percent-duplicate 1 --direction response",
+            "duplicate",
+        ),
+        (
+            "packet-corrupt --percent-corrupt 1 --checksum fixed",
+            "packet_corrupt",
+        ),
+        ("partition --interface eth0@blue", "partition"),
+        ("delay --delay 1s --jitter 1ms", "delay"),
+        ("jitter --jitter 1ms", "jitter"),
+        ("reorder --percent-reorder 5 --delay 1ms", "reorder"),
+        ("rate --rate 1mbit", "rate"),
     ] {
         let fault = Fault::try_from(&raw(&format!("{words} --everything"))).unwrap();
         assert_eq!(fault.effect.kind(), kind);

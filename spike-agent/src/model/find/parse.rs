@@ -198,6 +198,8 @@ impl<T> Parser<T> {
             ),
             Kind::Size(get) => number(Number::Whole(get), parse_bytes(&value).map(|bytes| bytes as f64)),
             Kind::Count(get) => number(Number::Whole(get), plain(&value)),
+            Kind::Counts(get) => number(Number::Any(get), plain(&value)),
+            Kind::Number(get) => number(Number::Real(get), plain(&value)),
             Kind::Percent(get) => number(Number::Percent(get), plain(value.trim_end_matches('%'))),
             Kind::Flag(_) => Err(format!(
                 "`{name}` is true or false: write `{name}` or `not {name}`"
@@ -238,7 +240,7 @@ fn example<T>(field: &Field<T>) -> String {
         Kind::Text(_) => format!("`{name}=abc*`"),
         Kind::Time(_) => format!("`{name}>100ms`"),
         Kind::Size(_) => format!("`{name}>10kB`"),
-        Kind::Count(_) => format!("`{name}>10`"),
+        Kind::Count(_) | Kind::Counts(_) | Kind::Number(_) => format!("`{name}>10`"),
         Kind::Percent(_) => format!("`{name}>1%`"),
         Kind::Flag(_) => format!("`{name}`"),
     }

@@ -1,3 +1,5 @@
+//! Conditions that hold, that do not, and that are told to be wrong.
+
 use super::*;
 
 struct Thing {

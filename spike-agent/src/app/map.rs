@@ -1,0 +1,282 @@
+//! Keeps the map: what it is now, what it was, and the last calls on it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use futures_util::StreamExt;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::calls::Calls;
+use crate::calls::{EdgeCall, Followed};
+use crate::config::AgentConfig;
+use crate::kernel::Kernel;
+use crate::model::{FieldError, Thresholds, Window};
+use crate::protocol::{Call, ProtocolName};
+use crate::topology::{Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls};
+
+/// Name of the history within the state directory.
+const FILE: &str = "map-history.db";
+/// How often old steps are made coarser.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// The map over time.
+pub(super) struct MapKeeper {
+    kernel: Arc<Kernel>,
+    calls: Arc<Calls>,
+    history: Option<History>,
+    step: Duration,
+    recorder: Mutex<Recorder>,
+    recent: Mutex<Recent>,
+    thresholds: Thresholds,
+    started: SystemTime,
+}
+
+impl MapKeeper {
+    /// Opens the history of the state directory. An agent whose history cannot be opened works without.
+    pub(super) fn new(config: &AgentConfig, kernel: Arc<Kernel>, calls: Arc<Calls>) -> Self {
+        let path = config.state_dir.join(FILE);
+        let history = (config.history_size > 0).then(|| History::open(&path, config.history_size));
+        let history = history.and_then(|opened| {
+            opened
+                .inspect_err(|error| warn!("{error}; the map is kept without its history"))
+                .ok()
+        });
+        let started = SystemTime::now();
+        Self {
+            kernel,
+            calls,
+            history,
+            step: config.history_step,
+            recorder: Mutex::new(Recorder::new(millis(started))),
+            recent: Mutex::default(),
+            thresholds: config.analysis.clone(),
+            started,
+        }
+    }
+
+    /// Ends a step now and then, until `stop`, and then a last one.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::spawn(Arc::clone(&self).follow(stop.clone()));
+        if self.history.is_none() {
+            return;
+        }
+        let mut ticks = interval(self.step);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut tidied = std::time::Instant::now()
+            .checked_sub(TIDY)
+            .unwrap_or_else(std::time::Instant::now);
+        loop {
+            let is_over = tokio::select! {
+                () = stop.cancelled() => true,
+                _ = ticks.tick() => false,
+            };
+            let tidy = !is_over && tidied.elapsed() >= TIDY;
+            if tidy {
+                tidied = std::time::Instant::now();
+            }
+            let this = Arc::clone(&self);
+            let done = tokio::task::spawn_blocking(move || this.end_step(tidy)).await;
+            if let Ok(Err(error)) = done {
+                warn!("keep the map's history: {error:#}");
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn end_step(&self, tidy: bool) -> Result<()> {
+        let Some(history) = &self.history else {
+            return Ok(());
+        };
+        let flows = self.calls.flows()?;
+        let now = millis(SystemTime::now());
+        let (step, news) = lock(&self.recorder).end(flows, now);
+        history.add(&step, &news)?;
+        if tidy {
+            history.tidy(now)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the last calls.
+    async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut feed = self.calls.feed();
+        while let Some(Some(followed)) = stop.run_until_cancelled(feed.next()).await {
+            if let Followed::Call(call) = followed {
+                self.note(&call);
+            }
+        }
+    }
+
+    fn note(&self, EdgeCall { edge, call }: &EdgeCall) {
+        let facts = Facts {
+            credentials: credentials(call),
+            certificate_ends: call
+                .details
+                .get("not_after")
+                .and_then(|text| humantime::parse_rfc3339(text).ok())
+                .map(|ends| millis(ends) / 1000),
+        };
+        let mut recent = lock(&self.recent);
+        if facts != Facts::default() {
+            recent.learn(*edge, &facts);
+        }
+        let what = recent.name(&call.operation, &call.target);
+        recent.add(RecentCall {
+            edge: *edge,
+            start_ns: call.started_ns,
+            end_ns: call.ended_ns,
+            what,
+            failed: call.failed,
+            trace: call.trace.map(|trace| trace.trace_id),
+        });
+    }
+
+    /// What happened in a stretch of time.
+    pub(super) fn observed(&self, window: Window, steps: bool) -> Result<Observed> {
+        let (from, to) = match window {
+            Window::SinceStart => {
+                return Ok(Observed {
+                    from: self.started,
+                    to: SystemTime::now(),
+                    flows: used(self.calls.flows()?),
+                    ..Observed::default()
+                });
+            }
+            Window::Between(from, to) => (from, to),
+        };
+        let taken = self.steps(from, to)?;
+        let mut observed = Observed {
+            // Of steps that lie partly within, all is in: no number is made up.
+            from: taken.iter().map(|step| time(step.from_ms)).min().unwrap_or(from),
+            to: taken.iter().map(|step| time(step.to_ms)).max().unwrap_or(to),
+            ..Observed::default()
+        };
+        let mut sums: BTreeMap<u64, crate::topology::Counts> = BTreeMap::new();
+        for step in &taken {
+            for (id, counts) in &step.edges {
+                sums.entry(*id).or_default().add(counts);
+            }
+        }
+        if steps {
+            observed.steps = taken.iter().map(step_calls).collect();
+        }
+        let mut known = self.known(sums.keys().copied())?;
+        let flows = sums.into_iter().filter_map(|(id, counts)| {
+            let mut view = known.remove(&id)?;
+            counts.fill(&mut view);
+            Some(Flow { id, view, counts })
+        });
+        observed.flows = used(flows.collect());
+        Ok(observed)
+    }
+
+    /// The steps in which something happened on an edge.
+    pub(super) fn edge_steps(&self, id: u64, window: Window) -> Result<Vec<Step>> {
+        let (from, to) = match window {
+            Window::SinceStart => (self.started, SystemTime::now()),
+            Window::Between(from, to) => (from, to),
+        };
+        let mut steps = self.steps(from, to)?;
+        for step in &mut steps {
+            step.edges.retain(|(edge, _)| *edge == id);
+        }
+        steps.retain(|step| !step.edges.is_empty());
+        Ok(steps)
+    }
+
+    /// The steps with a part in a stretch of time, that which goes on among them.
+    fn steps(&self, from: SystemTime, to: SystemTime) -> Result<Vec<Step>> {
+        let Some(history) = &self.history else {
+            let how = "there is no history: start the agent with --history-size, or see its log";
+            return Err(FieldError::new("since", how).into());
+        };
+        let (from, to) = (millis(from), millis(to));
+        let flows = self.calls.flows()?;
+        // Held meanwhile, so that no step is read twice or not at all.
+        let recorder = lock(&self.recorder);
+        let mut steps = history.between(from, to)?;
+        let now = recorder.so_far(&flows, millis(SystemTime::now()));
+        if now.from_ms < to && now.to_ms > from {
+            steps.push(now);
+        }
+        Ok(steps)
+    }
+
+    /// Who edges are between: as it is known now, else as it was.
+    fn known(&self, ids: impl Iterator<Item = u64>) -> Result<HashMap<u64, crate::model::view::EdgeView>> {
+        let mut known = match &self.history {
+            Some(history) => history.identities(ids)?,
+            None => HashMap::new(),
+        };
+        for flow in self.calls.flows()? {
+            known.insert(flow.id, flow.view);
+        }
+        Ok(known)
+    }
+
+    /// The last calls of a stretch of time, and what all have told of their edges.
+    pub(super) fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        let recent = lock(&self.recent);
+        let (from, to) = match window {
+            Window::SinceStart => (0, u64::MAX),
+            Window::Between(from, to) => (self.kernel.monotonic_at(from), self.kernel.monotonic_at(to)),
+        };
+        (recent.between(from, to), recent.facts())
+    }
+
+    pub(super) fn thresholds(&self) -> Thresholds {
+        self.thresholds.clone()
+    }
+}
+
+fn step_calls(step: &Step) -> StepCalls {
+    let calls = step.edges.iter().filter(|(_, counts)| counts.calls > 0);
+    StepCalls {
+        seconds: (step.to_ms - step.from_ms).max(1) as f64 / 1000.0,
+        calls: calls.map(|(id, counts)| (*id, counts.calls)).collect(),
+    }
+}
+
+/// Without the agent's own edges, and those that nothing used.
+fn used(mut flows: Vec<Flow>) -> Vec<Flow> {
+    let own = std::process::id();
+    flows.retain(|flow| {
+        let is_own = flow.view.caller.as_ref().is_some_and(|caller| caller.pid == own);
+        !is_own && !flow.counts.is_nothing()
+    });
+    flows
+}
+
+/// What sort of credentials a call sent for anyone to read.
+fn credentials(call: &Call) -> Option<&'static str> {
+    let is = |names: &[&str]| names.contains(&&*call.operation);
+    match call.protocol {
+        ProtocolName::Redis if is(&["AUTH"]) => Some("Redis AUTH"),
+        ProtocolName::Http1 => match call.details.get("authorization") {
+            Some("basic") => Some("HTTP Basic"),
+            Some("bearer") => Some("HTTP Bearer"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

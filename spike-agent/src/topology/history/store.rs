@@ -1,0 +1,161 @@
+//! The tables of the history and what is written to and read from them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+use super::{HistoryError, Step};
+use crate::model::view::EdgeView;
+use crate::topology::Counts;
+
+/// Number of this layout; a file of a later one is put aside.
+const LAYOUT: i64 = 1;
+/// First byte of a step's data: how the rest is written.
+const ENCODING: u8 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS step (
+        from_ms INTEGER NOT NULL,
+        to_ms INTEGER NOT NULL,
+        level INTEGER NOT NULL,
+        data BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS step_end ON step (to_ms);
+    CREATE INDEX IF NOT EXISTS step_level ON step (level, from_ms);
+    CREATE TABLE IF NOT EXISTS edge (
+        id INTEGER PRIMARY KEY,
+        identity TEXT NOT NULL,
+        seen_ms INTEGER NOT NULL
+    ) STRICT;
+";
+
+pub(super) struct Row {
+    pub(super) from_ms: i64,
+    pub(super) to_ms: i64,
+    pub(super) data: Vec<u8>,
+}
+
+pub(super) fn open(path: &Path) -> std::result::Result<Connection, HistoryError> {
+    let error = |doing| {
+        move |source| HistoryError::Database {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    // Who calls whom is not everyone's business: SQLite gives its other files the mode of this one.
+    let made = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
+    made.map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))
+        .map_err(error("make"))?;
+    let database = Connection::open(path).map_err(error("open"))?;
+    prepare(&database).map_err(error("open"))?;
+    Ok(database)
+}
+
+fn prepare(database: &Connection) -> Result<()> {
+    // Before the first table, else it has no effect.
+    database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    // A killed process loses nothing that was committed; a power cut may lose the last steps, never the file.
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    database.pragma_update(None, "journal_size_limit", 4 << 20)?;
+    let layout: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if layout > LAYOUT {
+        return Err(rusqlite::Error::InvalidQuery);
+    }
+    database.execute_batch(TABLES)?;
+    database.pragma_update(None, "user_version", LAYOUT)
+}
+
+/// A file that cannot be used makes room for a new one.
+pub(super) fn put_aside(path: &Path) {
+    let with = |ending: &str| {
+        let mut name = OsString::from(path);
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    _ = fs::rename(path, with(".broken"));
+    for part in ["-wal", "-shm"] {
+        _ = fs::remove_file(with(part));
+    }
+}
+
+pub(super) fn add(database: &mut Connection, step: &Step, identities: &[(u64, EdgeView)]) -> Result<()> {
+    let change = database.transaction()?;
+    {
+        let mut upsert = change.prepare_cached(
+            "INSERT INTO edge VALUES (?1, ?2, ?3) \
+             ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, seen_ms = excluded.seen_ms",
+        )?;
+        for (id, view) in identities {
+            let text = serde_json::to_string(view)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            upsert.execute(params![id.cast_signed(), text, step.to_ms])?;
+        }
+        if !step.edges.is_empty() {
+            insert(&change, step, 0)?;
+        }
+    }
+    change.commit()
+}
+
+pub(super) fn insert(database: &Connection, step: &Step, level: i64) -> Result<()> {
+    let data = encode(&step.edges).ok_or(rusqlite::Error::InvalidQuery)?;
+    let mut insert = database.prepare_cached("INSERT INTO step VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![step.from_ms, step.to_ms, level, data])?;
+    Ok(())
+}
+
+pub(super) fn between(database: &Connection, from_ms: i64, to_ms: i64) -> Result<Vec<Row>> {
+    let mut steps = database.prepare_cached(
+        "SELECT from_ms, to_ms, data FROM step WHERE to_ms > ?1 AND from_ms < ?2 ORDER BY from_ms",
+    )?;
+    let rows = steps.query_map([from_ms, to_ms], |row| {
+        Ok(Row {
+            from_ms: row.get(0)?,
+            to_ms: row.get(1)?,
+            data: row.get(2)?,
+        })
+    })?;
+    rows.collect()
+}
+
+pub(super) fn identities(
+    database: &Connection,
+    ids: impl Iterator<Item = u64>,
+) -> Result<HashMap<u64, EdgeView>> {
+    let mut read = database.prepare_cached("SELECT identity FROM edge WHERE id = ?1")?;
+    let mut found = HashMap::new();
+    for id in ids {
+        let text: Option<String> = read.query_row([id.cast_signed()], |row| row.get(0)).optional()?;
+        // One of another version that cannot be read is an edge that is not known.
+        let view = text.and_then(|text| serde_json::from_str(&text).ok());
+        found.extend(view.map(|view| (id, view)));
+    }
+    Ok(found)
+}
+
+pub(super) fn oldest(database: &Connection) -> Result<Option<i64>> {
+    database.query_row("SELECT MIN(from_ms) FROM step", [], |row| row.get(0))
+}
+
+pub(super) fn encode(edges: &[(u64, Counts)]) -> Option<Vec<u8>> {
+    let mut data = vec![ENCODING];
+    data.extend(postcard::to_allocvec(edges).ok()?);
+    Some(data)
+}
+
+pub(super) fn decode(data: &[u8]) -> Option<Vec<(u64, Counts)>> {
+    match data.split_first() {
+        Some((&ENCODING, rest)) => postcard::from_bytes(rest).ok(),
+        _ => None,
+    }
+}
