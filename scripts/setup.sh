@@ -252,8 +252,9 @@ install_test_programs() {
     local pair program package wanted=()
     # program:package, and the package's other name where distributions differ
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
-        capinfos:wireshark-common bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
-        h2load:nghttp2-client dnsmasq:dnsmasq-base prometheus:prometheus nft:nftables podman:podman \
+        capinfos:wireshark-common editcap:wireshark-common mergecap:wireshark-common openssl:openssl \
+        bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
+        h2load:nghttp2-client dnsmasq:dnsmasq-base psql:postgresql prometheus:prometheus nft:nftables podman:podman \
         python3:python3 node:nodejs perl:perl setpriv:util-linux \
         dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux \
         tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
@@ -281,6 +282,48 @@ install_test_programs() {
             "${sudo[@]}" debconf-set-selections
     fi
     apt_install "${wanted[@]}"
+}
+
+# Clients of Toxiproxy's API, at the versions that the tests know, into target/toxiproxy-clients.
+install_toxiproxy_clients() {
+    local dir crate program missing=()
+    dir=$(cd "$(dirname "$0")/.." && pwd)/target/toxiproxy-clients
+    mkdir -p "$dir"
+    if [ ! -d "$dir/python/toxiproxy" ]; then
+        have python3 || missing+=(python3)
+        python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+        [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+        step "toxiproxy-python 0.1.1"
+        python3 -m pip install --quiet --target "$dir/python" toxiproxy-python==0.1.1
+    fi
+    if [ ! -d "$dir/node/node_modules/toxiproxy-node-client" ]; then
+        have npm || apt_install nodejs npm
+        step "toxiproxy-node-client 4.1.0"
+        npm install --silent --prefix "$dir/node" toxiproxy-node-client@4.1.0
+    fi
+    if [ ! -e "$dir/rust/toxiproxy_rust_tests" ]; then
+        have pkg-config && pkg-config --exists openssl || apt_install pkg-config libssl-dev
+        step "toxiproxy_rust 0.1.6 and its tests"
+        crate=$(mktemp -d)
+        # The crate as it was published has its tests with it; cargo finds out where it keeps it.
+        printf '[package]\nname = "fetch"\nversion = "0.1.0"\nedition = "2021"\n[lib]\npath = "lib.rs"\n[dependencies]\ntoxiproxy_rust = "=0.1.6"\n[workspace]\n' \
+            >"$crate/Cargo.toml"
+        touch "$crate/lib.rs"
+        program=$(cargo metadata --manifest-path "$crate/Cargo.toml" --format-version 1 |
+            tr ',' '\n' | sed -n 's/.*"manifest_path":"\(.*toxiproxy_rust-0.1.6\)\/Cargo.toml".*/\1/p' | head -n 1)
+        [ -n "$program" ] || fail "cargo does not say where it keeps toxiproxy_rust"
+        mkdir -p "$dir/rust"
+        cp -r "$program" "$crate/toxiproxy_rust"
+        grep -q '^\[workspace\]' "$crate/toxiproxy_rust/Cargo.toml" ||
+            printf '\n[workspace]\n' >>"$crate/toxiproxy_rust/Cargo.toml"
+        # Its own lints are not ours.
+        (cd "$crate/toxiproxy_rust" && RUSTFLAGS=--cap-lints=warn cargo test --quiet --no-run --test toxiproxy_rust \
+            --target-dir "$crate/target")
+        program=$(find "$crate/target/debug/deps" -maxdepth 1 -name 'toxiproxy_rust-*' -type f -perm -100 | head -n 1)
+        cp "$program" "$dir/rust/toxiproxy_rust_tests"
+        rm -rf "$crate"
+    fi
+    step "Toxiproxy's clients: $dir"
 }
 
 # Mermaid's own parser judges the map's flowcharts; without npm a stricter reading of our own alone does.
@@ -349,6 +392,7 @@ step "compiler of the kernel programs: $("$kernel_rustc" --version) in $("$kerne
 install_bpf_linker
 if [ $want_test = yes ]; then
     install_test_programs
+    install_toxiproxy_clients
     install_test_packages
     install_mermaid
 fi

@@ -143,7 +143,7 @@ fn flows() -> Vec<Flow> {
             stats.latency[bucket(nanoseconds) as usize] += 1;
             stats.latency_sum += nanoseconds;
         }
-        let id = (number + 1) * 0x9e37_79b9_7f4a_7c15 | 1;
+        let id = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut view = EdgeView {
             id: format!("{id:016x}"),
             caller: Some(end(from)),

@@ -2,6 +2,7 @@
 
 mod body;
 mod guard;
+mod operator;
 mod problem;
 mod routes;
 mod tcp;

@@ -11,8 +11,8 @@ mod packets;
 mod planes;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Doors;
-use crate::config::{AgentConfig, LogLevel};
+use crate::audit::Audit;
+use crate::capture::store::Store;
+use crate::config::{AgentConfig, Listen, LogLevel};
 use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Settings};
@@ -32,13 +34,15 @@ use crate::fault::book::Book;
 use crate::identity::{Cgroups, Ends, Engine, EnginePlaces, Processes, Services, Users};
 use crate::kernel::Kernel;
 use crate::model::rule::{Capabilities, CgroupIds};
+use crate::model::view::Actor;
 use crate::proxy::namespaces::Namespaces;
 use crate::proxy::{Proxy, can_answer};
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
+use crate::toxiproxy;
 use calls::Calls;
-use captures::Captures;
+use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use known::Known;
@@ -50,6 +54,8 @@ use planes::LivePlanes;
 const BEAT: Duration = Duration::from_millis(500);
 /// How long the last push to a collector may take.
 const LAST_PUSH: Duration = Duration::from_secs(2);
+/// How long captures may take to write their last packets.
+const LAST_PACKETS: Duration = Duration::from_secs(2);
 /// How often new processes are looked for, at most.
 const NAMING: Duration = Duration::from_secs(1);
 
@@ -92,6 +98,10 @@ async fn serve(config: AgentConfig) -> Result<()> {
     }
     let journal = Arc::new(Journal::open(&lock)?);
     let doors = Doors::bind(&config).await?;
+    let toxiproxy = match config.toxiproxy {
+        Listen::Off => None,
+        Listen::At(address) => Some(toxiproxy::Door::bind(address).await?),
+    };
 
     let log = matches!(config.log_level, LogLevel::Debug | LogLevel::Trace);
     let kernel = Arc::new(Kernel::start(&cgroup, log)?);
@@ -128,9 +138,23 @@ async fn serve(config: AgentConfig) -> Result<()> {
         ),
         calls.names(),
     ));
+    let captures_dir = config.capture_dir.clone();
+    let captures_dir = captures_dir.unwrap_or_else(|| config.state_dir.join("captures"));
+    let (store, kept) = Store::open(captures_dir, config.capture_quota);
+    let captures = Captures::new(Parts {
+        kernel: Arc::clone(&kernel),
+        journal: Arc::clone(&journal),
+        cgroups: Arc::clone(&cgroups),
+        services: Arc::clone(&services),
+        known: Arc::clone(&known),
+        capabilities,
+        store,
+    })?;
+    captures.set_calls(Arc::clone(&calls));
     let originals = Arc::new(KernelOriginals {
         kernel: Arc::clone(&kernel),
         known: Arc::clone(&known),
+        captures: Arc::clone(&captures),
     });
     let proxy = Proxy::new(originals, book.subscribe());
     let holding = hold_syns(&kernel, &proxy).err().map(|error| format!("{error:#}"));
@@ -139,19 +163,11 @@ async fn serve(config: AgentConfig) -> Result<()> {
     }
     let namespaces = Namespaces::new(
         Arc::new(KernelListeners(Arc::clone(&kernel))),
-        Arc::new(ServeByProxy(proxy)),
+        Arc::new(ServeByProxy(Arc::clone(&proxy))),
         stop.clone(),
     );
     let (bound_tx, bound_rx) = watch::channel(());
     follow_wanted(&kernel, Arc::clone(&namespaces), bound_tx)?;
-    let captures = Captures::new(
-        Arc::clone(&kernel),
-        Arc::clone(&journal),
-        Arc::clone(&cgroups),
-        Arc::clone(&known),
-        capabilities,
-        kernel.own_netns(),
-    )?;
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -180,9 +196,11 @@ async fn serve(config: AgentConfig) -> Result<()> {
         exporter,
         services,
         cgroups,
+        proxy,
         capabilities,
         namespaces,
         captures: Arc::clone(&captures),
+        captures_kept: Mutex::new(kept),
         packets,
         execs: ExecTable::new(mount, journal),
         known,
@@ -192,21 +210,34 @@ async fn serve(config: AgentConfig) -> Result<()> {
         asked: AtomicU64::new(0),
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
-    let expirer = Arc::clone(&book);
-    tokio::spawn(async move { expirer.expire().await });
-    tokio::spawn(follow(Arc::clone(&planes), captures, bound_rx, stop.clone()));
+    let control = control.with_audit(Audit::new(&config.state_dir));
+    tokio::spawn(control.clone().watch_faults());
+    if let Some(door) = toxiproxy {
+        let (control, proxy, stop) = (control.clone(), Arc::clone(&planes.proxy), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = door.serve(&control, proxy, stop).await {
+                warn!("{error:#}");
+            }
+        });
+    }
+    tokio::spawn(follow(
+        Arc::clone(&planes),
+        Arc::clone(&captures),
+        bound_rx,
+        stop.clone(),
+    ));
     tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
-    tokio::spawn(signals(control.clone(), stop.clone()));
+    tokio::spawn(signals(control.by(Actor::by("signal")), stop.clone()));
 
     info!(
         "ready: observing {}, answering on {}",
         cgroup.display(),
         config.socket.display()
     );
-    let served = doors.serve(control, stop.clone()).await;
+    let served = doors.serve(control.clone(), stop.clone()).await;
     stop.cancel();
-    _ = book.clear();
-    _ = planes.settle().await;
+    control.fault_stop().await;
+    captures.finish(LAST_PACKETS).await;
     planes.execs.end_all();
     map_stop.cancel();
     _ = keeping.await;

@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (root, in the foreground)
-    Agent(agent::AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// Show how the agent is doing
     Status(status::StatusArgs),
     /// Show which kernel facilities are there, and what is lost without the others
@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Agent(args) => agent::run(args).map(done),
+        Command::Agent(args) => agent::run(*args).map(done),
         Command::Status(args) => block_on(status::run(args)).map(done),
         Command::Doctor(args) => doctor::run(&args),
         Command::Map(args) => block_on(map::run(args)).map(done),
@@ -142,6 +142,9 @@ mod tests {
             "spike fault add latency --delay 200ms --jitter 50ms --from process=curl --to port=8080 --percent 50 \
              --ttl 10m --name slow",
             "spike fault add refuse --everything --socket /s --json",
+            "spike fault change slow latency --delay 100ms --percent 10",
+            "spike fault add latency --delay 1s --to port=1 --then reset --existing reset --dry-run --abort-when errors=5",
+            "spike fault log --last 5 --json",
             "spike fault list --json",
             "spike fault remove slow fast",
             "spike fault clear",

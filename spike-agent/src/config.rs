@@ -7,12 +7,12 @@ mod otlp;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use otlp::Interval;
 
-use crate::model::{ServiceRule, Thresholds, service_rule::RawServiceRule};
+use crate::model::{ServiceRule, Thresholds, service_rule::RawServiceRule, units::parse_bytes};
 
 pub use listen::Listen;
 pub use otlp::{Endpoint, Header, Otlp};
@@ -23,6 +23,8 @@ pub const DEFAULT_SOCKET: &str = "/run/spike/spike.sock";
 const DEFAULT_BUDGET: f64 = 5.0;
 /// Edges of the map with metrics of their own unless it is told otherwise.
 const DEFAULT_METRICS_EDGES: u16 = 2000;
+/// What kept captures may take of the disk unless it is told otherwise, in bytes.
+const DEFAULT_CAPTURE_QUOTA: u64 = 10_000_000_000;
 /// Where the agent keeps what it must find again.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/spike";
 
@@ -41,10 +43,16 @@ pub struct AgentConfig {
     pub log_level: LogLevel,
     /// What decoding of protocols may take, in percent of one processor core; 0 turns it off.
     pub decode_budget: f64,
+    /// Loopback address at which Toxiproxy's API is spoken, or off.
+    pub toxiproxy: Listen,
     /// Edges that have metrics of their own; the rest is summed up.
     pub metrics_edges: u16,
     /// Where metrics and spans are pushed to.
     pub otlp: Option<Otlp>,
+    /// Directory of the captures that are kept; `None` means `captures` in the state directory.
+    pub capture_dir: Option<PathBuf>,
+    /// Bytes that the captures that are kept may take.
+    pub capture_quota: u64,
     /// Names of services, the first that matches first; in the file alone.
     pub services: Vec<ServiceRule>,
     /// Length of the steps of the map's history.
@@ -95,6 +103,9 @@ pub struct Said {
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     #[serde(default, deserialize_with = "said_percent")]
     decode_budget: Option<f64>,
+    /// Speak Toxiproxy's HTTP API, too, at this loopback address, such as 127.0.0.1:8474 [default: off]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    toxiproxy: Option<Listen>,
     /// Edges of the map with metrics of their own; those with less traffic are summed up [default: 2000]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=8192))]
     metrics_edges: Option<u16>,
@@ -108,6 +119,12 @@ pub struct Said {
     #[arg(long, value_name = "NAME=VALUE")]
     #[serde(default)]
     otlp_header: Vec<Header>,
+    /// Directory of the captures that are kept [default: captures in the state directory]
+    #[arg(long, value_name = "DIR")]
+    capture_dir: Option<PathBuf>,
+    /// What the captures that are kept may take of the disk [default: 10GB]
+    #[arg(long, value_name = "SIZE")]
+    capture_quota: Option<String>,
     /// Length of the steps in which the map's history is kept for a day, 1s to 60s [default: 10s]
     #[arg(long, value_name = "TIME")]
     history_step: Option<history::Step>,
@@ -147,6 +164,11 @@ impl AgentConfig {
             (1..=8192).contains(&metrics_edges),
             "metrics-edges is {metrics_edges}, not within 1 to 8192"
         );
+        let capture_quota = line.capture_quota.or(file.capture_quota);
+        let capture_quota = capture_quota
+            .as_deref()
+            .map_or(Ok(DEFAULT_CAPTURE_QUOTA), parse_bytes);
+        let capture_quota = capture_quota.map_err(|message| anyhow!("capture-quota: {message}"))?;
         Ok(Self {
             listen: line.listen.or(file.listen).unwrap_or_default(),
             socket: line
@@ -163,12 +185,15 @@ impl AgentConfig {
                 .decode_budget
                 .or(file.decode_budget)
                 .unwrap_or(DEFAULT_BUDGET),
+            toxiproxy: line.toxiproxy.or(file.toxiproxy).unwrap_or(Listen::Off),
             metrics_edges,
             otlp: endpoint.map(|endpoint| Otlp {
                 endpoint,
                 interval: interval.map_or(otlp::DEFAULT_INTERVAL, |interval| interval.0),
                 headers,
             }),
+            capture_dir: line.capture_dir.or(file.capture_dir),
+            capture_quota,
             services,
             history_step: line
                 .history_step

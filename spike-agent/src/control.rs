@@ -3,6 +3,7 @@
 mod captures;
 mod error;
 mod execs;
+mod faults;
 mod map;
 mod planes;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 pub use captures::CaptureStream;
 pub use error::ControlError;
-pub use planes::{CaptureCounts, CaptureHandle, Planes};
+pub use planes::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 
@@ -20,13 +21,13 @@ pub use map::MapQuery;
 
 use self::{captures::Captures, execs::Execs};
 use crate::{
+    audit::Audit,
     export::Format,
     fault::book::{ArmedFault, Book},
     model::{
-        CALL_FIELDS, CaptureSpec, Fault, FieldError, Find, RawCapture, RawFault, Selector, User,
+        CALL_FIELDS, CaptureSpec, FieldError, Find, RawCapture, Selector, User,
         view::{
-            CallEvent, CaptureView, EdgeDetailView, ExecView, FaultList, FaultView, MapView, PanicView,
-            ServiceList, Status,
+            Actor, AuditEvent, CallEvent, CaptureView, EdgeDetailView, ExecView, MapView, ServiceList, Status,
         },
     },
     topology::services,
@@ -39,16 +40,32 @@ pub struct Control {
     planes: Arc<dyn Planes>,
     captures: Arc<Captures>,
     execs: Arc<Execs>,
+    /// Where it is written down what is done with faults; none in tests.
+    audit: Option<Arc<Audit>>,
+    /// Who does it.
+    actor: Arc<Actor>,
 }
 
 impl Control {
     /// Joins the book of faults with the planes that carry them out.
     pub fn new(book: Arc<Book>, planes: Arc<dyn Planes>) -> Self {
+        let captures = Arc::new(Captures::of_earlier_agents(planes.captures_kept()));
         Self {
             book,
             planes,
-            captures: Arc::default(),
+            captures,
             execs: Arc::default(),
+            audit: None,
+            actor: Arc::new(Actor::by("agent")),
+        }
+    }
+
+    /// The same, with what is done with faults written down.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self {
+            audit: Some(Arc::new(audit)),
+            ..self
         }
     }
 
@@ -105,76 +122,6 @@ impl Control {
         text.map_err(|error| ControlError::internal("read the metrics", &error))
     }
 
-    /// Arms a fault; answers once it is in force.
-    pub async fn fault_add(&self, raw: &RawFault) -> Result<FaultView, ControlError> {
-        let fault = Fault::try_from(raw)?;
-        self.check_selector(&fault.selector)?;
-        let armed = self.book.add(fault)?;
-        if let Err(error) = self.planes.settle().await {
-            self.book.remove_where(|other| other.id == armed.id);
-            return Err(match error.downcast::<FieldError>() {
-                Ok(field) => field.into(),
-                Err(error) => ControlError::unavailable("put the fault in force", &error),
-            });
-        }
-        tracing::info!(
-            fault = armed.fault.name,
-            effect = armed.fault.effect.kind(),
-            "fault armed"
-        );
-        Ok(self.fault_view(&armed))
-    }
-
-    /// All armed faults.
-    pub fn faults(&self) -> FaultList {
-        FaultList {
-            faults: self
-                .book
-                .list()
-                .iter()
-                .map(|armed| self.fault_view(armed))
-                .collect(),
-        }
-    }
-
-    /// One armed fault.
-    pub fn fault(&self, name: &str) -> Result<FaultView, ControlError> {
-        let armed = self
-            .book
-            .get(name)
-            .ok_or_else(|| ControlError::no_such("fault", name))?;
-        Ok(self.fault_view(&armed))
-    }
-
-    /// Removes a fault; answers, with its last counts, once it is out of force.
-    pub async fn fault_remove(&self, name: &str) -> Result<FaultView, ControlError> {
-        let armed = self
-            .book
-            .get(name)
-            .ok_or_else(|| ControlError::no_such("fault", name))?;
-        // The kernel's counts go with its rules.
-        let view = self.fault_view(&armed);
-        self.remove_where(|other| other.id == armed.id).await?;
-        Ok(view)
-    }
-
-    /// Removes all faults; answers, with their names, once they are out of force.
-    pub async fn fault_clear(&self) -> Result<Vec<String>, ControlError> {
-        self.remove_where(|_| true).await
-    }
-
-    /// Everything off: removes all faults and stops all captures.
-    pub async fn panic(&self) -> Result<PanicView, ControlError> {
-        let captures = self.capture_stop_all();
-        let faults = self.fault_clear().await?;
-        tracing::warn!(
-            faults = faults.len(),
-            captures = captures.len(),
-            "panic: everything is off"
-        );
-        Ok(PanicView { faults, captures })
-    }
-
     /// Starts a capture; answers once it takes packets.
     pub async fn capture_start(&self, raw: &RawCapture) -> Result<CaptureView, ControlError> {
         let spec = CaptureSpec::try_from(raw)?;
@@ -198,14 +145,30 @@ impl Control {
         self.captures.view(id)
     }
 
-    /// The file of a capture as it grows; it has one reader.
-    pub fn capture_stream(&self, id: &str) -> Result<CaptureStream, ControlError> {
-        self.captures.stream(id)
+    /// The pcapng file of a capture. One that is not kept has one reader, which has it as it grows. Of one that is kept
+    /// everyone may have it: all that is there, and with `follows` what is still to come.
+    pub fn capture_stream(&self, id: &str, follows: bool) -> Result<CaptureStream, ControlError> {
+        self.captures.stream(id, follows)
     }
 
     /// Stops a capture; its stream then ends properly.
     pub fn capture_stop(&self, id: &str) -> Result<CaptureView, ControlError> {
         self.captures.stop(id)
+    }
+
+    /// One capture, once all that it took before its stop is on the disk, or when that takes too long.
+    pub async fn capture_settled(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.settled(id).await
+    }
+
+    /// Tells a capture that what it waits for has happened.
+    pub fn capture_trigger(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.trigger(id)
+    }
+
+    /// Stops a capture, and takes it off the disk where it is kept.
+    pub fn capture_remove(&self, id: &str) -> Result<CaptureView, ControlError> {
+        self.captures.remove(id)
     }
 
     /// Stops all captures and tells their ids; their streams then end properly.
@@ -246,25 +209,11 @@ impl Control {
         self.captures.stop_of_cgroup(&exec.cgroup);
         let is_its_own =
             |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
-        let removed = self.remove_where(is_its_own).await;
+        let removed = self.remove_where(AuditEvent::CommandEnded, is_its_own).await;
         self.planes
             .exec_end(id)
             .map_err(|error| ControlError::internal("free the command's cgroup", &error))?;
         removed.map(drop)
-    }
-
-    async fn remove_where(
-        &self,
-        is_chosen: impl Fn(&ArmedFault) -> bool,
-    ) -> Result<Vec<String>, ControlError> {
-        let removed = self.book.remove_where(is_chosen);
-        let names: Vec<String> = removed.iter().map(|armed| armed.fault.name.clone()).collect();
-        if !names.is_empty() {
-            tracing::info!(faults = ?names, "faults removed");
-            let settled = self.planes.settle().await;
-            settled.map_err(|error| ControlError::unavailable("take the faults out of force", &error))?;
-        }
-        Ok(names)
     }
 
     /// Cgroups and users that are not there are most often misspelled; other things may come later.
@@ -280,10 +229,6 @@ impl Control {
             }
         }
         Ok(())
-    }
-
-    fn fault_view(&self, armed: &ArmedFault) -> FaultView {
-        armed.view(self.planes.kernel_counts(armed.id))
     }
 }
 

@@ -2,12 +2,15 @@
 
 mod adopt;
 mod attach;
+mod close;
 mod clsact;
 mod features;
 mod intercepted;
 mod joins;
+pub mod links;
 mod netns;
 pub mod packet_faults;
+mod packets;
 mod route;
 mod rules;
 mod samples;
@@ -19,12 +22,15 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage};
+use aya::maps::{
+    Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf, SkStorage,
+};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use spike_common::config::{Config, DatagramPorts, Listener};
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
+use spike_common::packet::TapLink;
 use spike_common::rule::KernelFault;
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
 use spike_common::task::Task;
@@ -51,7 +57,8 @@ pub struct Kernel {
     rules: Mutex<RuleTable>,
     taps: Mutex<RuleTable>,
     faults: Mutex<HashMap<MapData, u32, KernelFault>>,
-    tap_links: Mutex<HashMap<MapData, u32, u32>>,
+    tap_links: Mutex<HashMap<MapData, u64, TapLink>>,
+    tap_programs: Mutex<ProgramArray<MapData>>,
     packets_table: Mutex<PacketTable>,
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
@@ -108,6 +115,7 @@ impl Kernel {
             )),
             faults: Mutex::new(take.map("FAULTS", HashMap::try_from)?),
             tap_links: Mutex::new(take.map("TAP_LINKS", HashMap::try_from)?),
+            tap_programs: Mutex::new(take.map("TAP_PROGRAMS", ProgramArray::try_from)?),
             packets_table: Mutex::new(PacketTable::take(&mut take)?),
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod calls;
 pub mod capture;
 pub mod cli;
@@ -22,3 +23,4 @@ pub mod protocol;
 pub mod proxy;
 pub mod safety;
 pub mod topology;
+pub mod toxiproxy;

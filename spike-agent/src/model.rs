@@ -17,14 +17,15 @@ pub mod rule;
 pub mod selector;
 pub mod service;
 pub mod service_rule;
+pub mod tally;
 pub mod thresholds;
 pub mod units;
 pub mod view;
 
 pub use capture::{CaptureSpec, RawCapture};
-pub use effect::{Direction, Effect, RawEffect};
+pub use effect::{Direction, Distribution, Effect, RawEffect, RawStep, Step};
 pub use exec::RawExec;
-pub use fault::{Fault, RawFault};
+pub use fault::{AbortWhen, Existing, Fault, RawFault, Relay};
 pub use field_error::FieldError;
 pub use find::Find;
 pub use moment::Window;
@@ -35,6 +36,7 @@ pub use selector::{
 };
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
+pub use tally::Tally;
 pub use thresholds::Thresholds;
 pub use units::Rate;
 pub use view::{CALL_FIELDS, LINK_FIELDS};

@@ -5,6 +5,7 @@ mod connection;
 mod held;
 mod inject;
 pub mod namespaces;
+mod open;
 mod pump;
 #[cfg(test)]
 mod tests;
@@ -33,11 +34,12 @@ use crate::{
         book::{ArmedFault, Faults},
         pipeline::Plan,
     },
-    model::{Caller, Destination},
+    model::{Caller, Destination, Selector},
 };
 use buffers::Buffers;
 use connection::Addresses;
 use held::Held;
+use open::Open;
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +51,13 @@ pub struct Original {
     pub destination: Destination,
     /// Who called.
     pub caller: Caller,
+}
+
+/// What is done to a connection, and whose it is.
+struct Planned {
+    plan: Plan,
+    caller: Arc<Caller>,
+    destination: Destination,
 }
 
 /// The kernel's notes of redirected connections.
@@ -86,6 +95,17 @@ pub trait Originals: Send + Sync + 'static {
 
     /// Lets the attempt of a held SYN time out so long after it began.
     fn time_out(&self, _cookie: u64, _after: Duration) {}
+
+    /// Told of each connection that is carried on: `client` is the accepted socket's peer and local address, `upstream` the
+    /// new socket's local address and peer.
+    fn carried(
+        &self,
+        netns_cookie: u64,
+        client: (SocketAddr, SocketAddr),
+        upstream: (SocketAddr, SocketAddr),
+    ) {
+        let _ = (netns_cookie, client, upstream);
+    }
 }
 
 /// Makes sockets inside the caller's network namespace.
@@ -115,6 +135,7 @@ pub struct Proxy {
     /// `book --Faults--> proxy`: read once a connection.
     faults_rx: watch::Receiver<Faults>,
     buffers: Buffers,
+    open: Open,
     counts: Counts,
     held: Held,
 }
@@ -139,6 +160,7 @@ impl Proxy {
             originals,
             faults_rx: faults,
             buffers: Buffers::default(),
+            open: Open::default(),
             counts: Counts::default(),
             held: Held::default(),
         })
@@ -147,6 +169,17 @@ impl Proxy {
     /// What became of connections.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Closes the open connections that `selector` chooses and that the fault `fault_id` does not have, so that their
+    /// callers come back through it; tells how many.
+    pub fn close(&self, selector: &Selector, fault_id: u64) -> u64 {
+        self.open.close(selector, fault_id)
+    }
+
+    /// Carries a connection that came to the listener of a relay to `upstream`, a host or address with a port.
+    pub async fn relay(&self, client: TcpStream, armed: &ArmedFault, upstream: &str) {
+        connection::relay(self, client, armed, upstream).await;
     }
 
     /// Serves one listener until `stop`. Connections that were taken in go on.
@@ -162,17 +195,23 @@ impl Proxy {
         self.held.leave(netns_cookie);
     }
 
-    /// What the armed faults do to a connection.
+    /// What the armed faults do to a connection, and whose it is.
     fn plan(
         &self,
-        original: &mut Original,
+        mut original: Original,
         sockets: &dyn UpstreamSockets,
         client: SocketAddr,
         opened: Instant,
-    ) -> Plan {
+    ) -> Planned {
         let faults = self.faults_rx.borrow().clone();
-        self.find_source(&faults, original, sockets, client);
-        Plan::new(&faults, &original.caller, &original.destination, opened)
+        self.find_source(&faults, &mut original, sockets, client);
+        let caller = Arc::new(original.caller);
+        let plan = Plan::new(&faults, &caller, &original.destination, opened);
+        Planned {
+            plan,
+            caller,
+            destination: original.destination,
+        }
     }
 
     /// Finds out where the caller calls from, if a fault asks.

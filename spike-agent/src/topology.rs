@@ -61,6 +61,11 @@ pub fn service_map(
     }
 }
 
+/// Whether what an edge speaks is not known: it is named by its transport.
+pub fn is_transport(protocol: &str) -> bool {
+    matches!(protocol, "tcp" | "udp")
+}
+
 /// What is known of processes and addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {

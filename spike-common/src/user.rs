@@ -23,6 +23,7 @@ pod!(
     held::HeldSyn,
     name::NameKey,
     packet::PacketHeader,
+    packet::TapLink,
     packet_fault::LinkKey,
     packet_fault::PacketCgroup,
     packet_fault::PacketCounts,

@@ -2,12 +2,14 @@
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+};
 use spike_common::config::{Config, DatagramPorts, Listener};
 use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
-use spike_common::packet::{MAX_BYTES, PacketHeader};
+use spike_common::packet::{MAX_BYTES, PacketHeader, TapLink};
 use spike_common::packet_fault::{
     LinkKey, PacketCgroup, PacketCounts, PacketFault, PacketFlow, PacketFlowKey, PacketLink, PacketState,
 };
@@ -58,9 +60,17 @@ pub(crate) static TAPS_EXACT: HashMap<RuleKey, RuleValue> =
 pub(crate) static TAPS_PREFIX: LpmTrie<PrefixData, RuleValue> =
     LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// agent --length of the link header by interface index--> tap.
+/// agent --interfaces by [`spike_common::packet::link_key`]--> tap.
 #[map]
-pub(crate) static TAP_LINKS: HashMap<u32, u32> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub(crate) static TAP_LINKS: HashMap<u64, TapLink> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// The programs that taps of other namespaces go on to: egress, ingress.
+#[map]
+pub(crate) static TAP_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// Which namespace a packet is seen in, from the tap there to the program that it goes on to.
+#[map]
+pub(crate) static TAP_SLOT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// agent --interfaces that have packet faults--> packet_faults.
 #[map]

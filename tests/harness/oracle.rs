@@ -89,6 +89,14 @@ pub fn tshark(file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
     quiet(&mut command).lines().map(row).collect()
 }
 
+/// What another tool for captures says, which must succeed.
+#[track_caller]
+pub fn tool<A: AsRef<std::ffi::OsStr>>(program: &str, args: &[A]) -> String {
+    needs::program(program);
+    let mut command = Command::new(program);
+    finish(start(command.args(args).stdin(Stdio::null())), program).ok()
+}
+
 #[track_caller]
 fn quiet(command: &mut Command) -> String {
     let name = command.get_program().to_string_lossy().into_owned();

@@ -4,7 +4,8 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::Stdio,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -96,6 +97,78 @@ pub fn redis(world: &World, place: &Place<'_>) -> u16 {
     ];
     place.serve("redis-server", &args);
     wait_for_listener(&format!("127.0.0.1:{port}"));
+    port
+}
+
+/// Where PostgreSQL's programs are, which Debian keeps off the path; none without its server.
+pub fn postgres_bin() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let bins = versions.flatten().map(|version| version.path().join("bin"));
+    bins.filter(|bin| bin.join("initdb").exists() && bin.join("pgbench").exists())
+        .max()
+}
+
+/// PostgreSQL that trusts everybody, on 127.0.0.1; gives the port. It does not run as root: the user `postgres` does it.
+pub fn postgres(world: &World, place: &Place<'_>, bin: &Path) -> u16 {
+    let port = free_port();
+    let dir = world.path("postgres");
+    fs::create_dir_all(&dir).expect("make PostgreSQL's directory");
+    let shown = dir.display().to_string();
+    let open = Command::new("chmod")
+        .args(["a+x"])
+        .arg(dir.parent().unwrap_or(&dir))
+        .status();
+    let owned = Command::new("chown").args(["postgres", &shown]).status();
+    assert!(
+        open.is_ok_and(|status| status.success()) && owned.is_ok_and(|status| status.success()),
+        "give PostgreSQL its directory"
+    );
+    let as_postgres = |program: &str, args: &[&str]| {
+        let program = bin.join(program).display().to_string();
+        [&["-u", "postgres", "--", &program], args]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let init = as_postgres("initdb", &["-D", &shown, "-A", "trust", "-U", "postgres", "-N"]);
+    place.run("runuser", &init).ok();
+    let port_text = port.to_string();
+    let serve = as_postgres(
+        "postgres",
+        &[
+            "-D",
+            &shown,
+            "-p",
+            &port_text,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            &shown,
+            "-c",
+            "fsync=off",
+            "-c",
+            "ssl=off",
+        ],
+    );
+    place.serve("runuser", &serve);
+    wait_for_listener(&format!("127.0.0.1:{port}"));
+    // It listens before it takes sessions.
+    wait_for("PostgreSQL to take sessions", Duration::from_secs(20), || {
+        let psql = Command::new(bin.join("psql"))
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port_text,
+                "-U",
+                "postgres",
+                "-c",
+                "SELECT 1",
+            ])
+            .output();
+        psql.is_ok_and(|output| output.status.success()).then_some(())
+    });
     port
 }
 

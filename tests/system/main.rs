@@ -5,6 +5,7 @@
 mod api;
 mod calls;
 mod capture;
+mod captures;
 mod chance;
 mod connect;
 mod datagrams;
@@ -20,7 +21,9 @@ mod packets;
 mod safety;
 mod selectors;
 mod stopped;
+mod streams;
 mod topology;
+mod toxiproxy;
 mod transparent;
 
 use std::process::ExitCode;
@@ -38,17 +41,21 @@ fn main() -> ExitCode {
     }
     // The many connections of some tests have both ends here.
     raise_open_files();
-    let groups: [(&str, &[Test]); 20] = [
+    let groups: &[(&str, &[Test])] = &[
         ("observe", observe::TESTS),
         ("calls", calls::TESTS),
         ("latency", latency::TESTS),
         ("map", map::TESTS),
         ("effects", effects::TESTS),
+        ("streams", streams::TESTS),
+        ("toxiproxy", toxiproxy::TESTS),
         ("chance", chance::TESTS),
         ("namespaces", namespaces::TESTS),
         ("transparent", transparent::TESTS),
         ("capture", capture::TESTS),
+        ("captures", captures::TESTS),
         ("packets", packets::TESTS),
+        ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),
@@ -60,7 +67,7 @@ fn main() -> ExitCode {
         ("stopped", stopped::TESTS),
         ("topology", topology::TESTS),
     ];
-    let trials = groups.into_iter().flat_map(|(group, tests)| {
+    let trials = groups.iter().flat_map(|&(group, tests)| {
         tests
             .iter()
             .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))

@@ -1,20 +1,19 @@
 //! Faults on packets, between two network namespaces, as the receiver counts them and Wireshark reads them.
 
+mod damage;
 mod queue;
 mod restore;
 
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
+    process::{Child, ChildStdout, Stdio},
 };
 
 use spike_tests::{
     agent::Agent,
-    needs, wait_for, workload,
-    world::{Place, World, finish, ip, kill, start},
+    needs, workload,
+    world::{Place, World, ip},
 };
 
 use crate::Test;
@@ -30,10 +29,13 @@ pub(crate) const TESTS: &[Test] = &[
         "duplicates_are_counted_by_the_receiver",
         duplicates_are_counted_by_the_receiver,
     ),
-    ("damage_shows_in_the_checksum", damage_shows_in_the_checksum),
+    (
+        "damage_shows_in_the_checksum",
+        damage::damage_shows_in_the_checksum,
+    ),
     (
         "damage_under_a_fixed_checksum_reaches_the_application",
-        damage_under_a_fixed_checksum_reaches_the_application,
+        damage::damage_under_a_fixed_checksum_reaches_the_application,
     ),
     (
         "a_partition_cuts_one_way_or_both",
@@ -68,6 +70,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a_capture_and_a_fault_share_a_clsact_qdisc",
         restore::a_capture_and_a_fault_share_a_clsact_qdisc,
     ),
+];
+
+/// Those that need the fq qdisc, or need it to be absent.
+pub(crate) const QUEUE_TESTS: &[Test] = &[
     ("a_configured_qdisc_stays", queue::a_configured_qdisc_stays),
     ("without_fq_latency_is_named", queue::without_fq_latency_is_named),
     ("delay_holds_packets", queue::delay_holds_packets),
@@ -291,120 +297,6 @@ fn duplicates_are_counted_by_the_receiver() {
         2 * trials() as u64,
         "a second one is not met by the fault again"
     );
-}
-
-/// `InCsumErrors` of a place's namespace: what its kernel found damaged.
-fn checksum_errors(place: &Place<'_>) -> usize {
-    let text = place.run("sh", &["-c", "cat /proc/self/net/snmp"]).ok();
-    let mut lines = text.lines().filter(|line| line.starts_with("Udp:"));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let at = names.split(' ').position(|name| name == "InCsumErrors");
-    let value = at.and_then(|at| values.split(' ').nth(at)?.parse().ok());
-    value.unwrap_or_else(|| panic!("{names}\n{values}"))
-}
-
-/// What tcpdump takes on the receiving end of datagrams sent there.
-fn tcpdump(world: &World, pair: &Pair<'_>, count: usize) -> (Vec<Came>, PathBuf) {
-    let file = world.path("there.pcap");
-    let output = file.to_str().expect("UTF-8");
-    let args = [
-        "-i",
-        &pair.device_there,
-        "-w",
-        output,
-        "-U",
-        "--immediate-mode",
-        "udp",
-    ];
-    let child = pair.there.start("tcpdump", &args);
-    wait_for("tcpdump to listen", Duration::from_secs(10), || {
-        fs::metadata(&file).ok().filter(|meta| meta.len() > 0).map(drop)
-    });
-    let came = pair.send(count);
-    std::thread::sleep(Duration::from_millis(300));
-    kill(child.id(), libc::SIGINT);
-    finish(child, "tcpdump");
-    (came, file)
-}
-
-/// How many UDP checksums tshark finds bad, and how many good.
-fn checksums(file: &Path) -> (usize, usize) {
-    let mut command = Command::new("tshark");
-    command
-        .args([
-            "-n",
-            "-o",
-            "udp.check_checksum:TRUE",
-            "-T",
-            "fields",
-            "-e",
-            "udp.checksum.status",
-            "-r",
-        ])
-        .arg(file)
-        .stdin(Stdio::null());
-    let said = finish(start(&mut command), "tshark").ok();
-    let count = |status: &str| said.lines().filter(|line| *line == status).count();
-    (count("0"), count("1"))
-}
-
-fn damage_shows_in_the_checksum() {
-    let world = World::new();
-    let pair = Pair::new(&world);
-    let agent = Agent::start(&world);
-    pair.here
-        .run_helper(&["compute-checksums", &pair.device_here])
-        .ok();
-    agent.fault(&format!(
-        "packet-corrupt --percent-corrupt 10 --bits 3 --name bad {}",
-        pair.on()
-    ));
-    let before = checksum_errors(&pair.there);
-    let came = pair.send(trials());
-    let damaged = trials() - came.len();
-    assert_share(damaged, trials(), 0.1);
-    assert!(
-        came.iter().all(|came| came.is_whole),
-        "the kernel gave damaged datagrams on"
-    );
-    assert_eq!(checksum_errors(&pair.there) - before, damaged);
-    assert_eq!(agent.fault_count("bad", "affected"), damaged as u64);
-    needs::program("tcpdump");
-    let (came, file) = tcpdump(&world, &pair, 500);
-    assert_eq!(
-        checksums(&file),
-        (500 - came.len(), came.len()),
-        "as Wireshark reads them"
-    );
-}
-
-fn damage_under_a_fixed_checksum_reaches_the_application() {
-    let world = World::new();
-    let pair = Pair::new(&world);
-    let agent = Agent::start(&world);
-    // Checksums that are there, and checksums that are left to the interface.
-    for computed in [false, true] {
-        if computed {
-            pair.here
-                .run_helper(&["compute-checksums", &pair.device_here])
-                .ok();
-        }
-        agent.fault(&format!(
-            "packet-corrupt --percent-corrupt 50 --checksum fixed {}",
-            pair.on()
-        ));
-        let before = checksum_errors(&pair.there);
-        let came = pair.send(trials());
-        assert_eq!(came.len(), trials());
-        let damaged = came.iter().filter(|came| !came.is_whole).count();
-        assert_share(damaged, trials(), 0.5);
-        assert_eq!(checksum_errors(&pair.there), before);
-        if computed && Path::new("/usr/bin/tcpdump").exists() {
-            let (_, file) = tcpdump(&world, &pair, 200);
-            assert_eq!(checksums(&file), (0, 200), "as Wireshark reads them");
-        }
-        agent.clear();
-    }
 }
 
 fn a_partition_cuts_one_way_or_both() {

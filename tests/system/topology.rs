@@ -245,8 +245,14 @@ fn check(edge: &Edge, wanted: &Wanted, wire: &[u64], shown: &Value) {
             let shown = shown["latency"][key].as_f64().expect("a quantile");
             let truth = quantile(wire, percent);
             line += &format!("  {key} on the wire {truth:.0}");
-            let off = (shown - truth).abs() / truth;
-            assert!(off <= 0.05, "{edge:?}: {key} {shown}, on the wire {truth}");
+            // A packet that tcpdump did not get moves the rank by one, and the slowest calls can lie far apart.
+            let rank = (wire.len() * percent).div_ceil(100);
+            let near = &wire[rank.saturating_sub(2)..(rank + 1).min(wire.len())];
+            let is_near = |truth: &u64| (shown * 1000.0 / *truth as f64 - 1.0).abs() <= 0.05;
+            assert!(
+                near.iter().any(is_near),
+                "{edge:?}: {key} {shown}, on the wire {truth}: {near:?}"
+            );
         }
     }
     println!("{line}");

@@ -1,5 +1,8 @@
 //! `cargo xtask bench`: what Spike costs, measured on this machine.
 
+mod capture;
+mod client;
+mod faults;
 mod map;
 mod observe;
 mod scale;
@@ -18,17 +21,24 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    Capture(capture::Options),
+    Faults(faults::Options),
     Map(map::Options),
     Observe(observe::Options),
     Scale(scale::Options),
     Connect(scale::ConnectOptions),
+    #[command(hide = true)]
+    Client(client::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
+        Bench::Capture(options) => capture::run(options),
+        Bench::Faults(options) => faults::run(options),
         Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
         Bench::Scale(options) => scale::run(options),
         Bench::Connect(options) => scale::connect(options),
+        Bench::Client(options) => client::run(options),
     }
 }

@@ -15,7 +15,7 @@ use report::Report;
 use root::Root;
 
 /// What the system tests run beside Spike.
-pub(crate) const PROGRAMS: [&str; 11] = [
+pub(crate) const PROGRAMS: [&str; 16] = [
     "nginx",
     "redis-server",
     "h2load",
@@ -23,7 +23,12 @@ pub(crate) const PROGRAMS: [&str; 11] = [
     "curl",
     "iperf3",
     "tshark",
+    "tcpdump",
     "capinfos",
+    "editcap",
+    "mergecap",
+    "tcpdump",
+    "openssl",
     "bpftool",
     "wrk",
     "ip",

@@ -38,10 +38,11 @@ fn check(token: &Token, request: &Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Every change needs the token, and so does reading packets: they hold what other users send.
+/// Every change needs the token, and so does reading packets, which hold what other users send, and the audit log.
 fn needs_token(request: &Request) -> bool {
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    !only_reads || request.uri().path().ends_with("/pcapng")
+    let path = request.uri().path();
+    !only_reads || path.ends_with("/pcapng") || path == "/v1/audit"
 }
 
 /// The request must name a loopback host, wherever it names one.

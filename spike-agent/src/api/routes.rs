@@ -66,10 +66,18 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(calls::follow))
         .routes(routes!(metrics::scrape))
         .routes(routes!(faults::list, faults::add, faults::clear))
-        .routes(routes!(faults::show, faults::remove))
+        .routes(routes!(
+            faults::show,
+            faults::change,
+            faults::patch,
+            faults::remove
+        ))
+        .routes(routes!(faults::audit))
         .routes(routes!(faults::panic))
         .routes(routes!(captures::list, captures::start))
-        .routes(routes!(captures::show, captures::stop))
+        .routes(routes!(captures::show, captures::remove))
+        .routes(routes!(captures::stop))
+        .routes(routes!(captures::trigger))
         .routes(routes!(captures::pcapng))
         .routes(routes!(execs::begin))
         .routes(routes!(execs::end))

@@ -114,7 +114,7 @@ async fn every_error_is_a_problem_document() {
         (Method::POST, "/openapi.json", "", 405, None),
         (Method::POST, "/v1/faults", "", 400, None),
         (Method::POST, "/v1/faults", "{", 400, None),
-        (Method::POST, "/v1/faults", "[]", 422, None),
+        (Method::POST, "/v1/faults", "[]", 422, Some("from")),
         (Method::POST, "/v1/faults", &long, 413, None),
         (
             Method::POST,
@@ -171,7 +171,7 @@ async fn the_openapi_document_describes_every_route() {
                 .map(move |method| format!("{method} {path}"))
         })
         .collect();
-    assert_eq!(operations.len(), 19, "{operations:?}");
+    assert_eq!(operations.len(), 28, "{operations:?}");
     let all = || {
         served["paths"]
             .as_object()
@@ -197,6 +197,7 @@ async fn the_openapi_document_describes_every_route() {
 async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = crate::config::AgentConfig {
+        toxiproxy: crate::config::Listen::Off,
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: dir.path().join("s.sock"),
         state_dir: dir.path().join("state"),
@@ -205,6 +206,8 @@ async fn the_doors_answer_on_real_sockets_and_leave_nothing() {
         decode_budget: 0.0,
         metrics_edges: 10,
         otlp: None,
+        capture_dir: None,
+        capture_quota: 0,
         services: Vec::new(),
         history_step: std::time::Duration::from_secs(10),
         history_size: 0,

@@ -127,6 +127,11 @@ impl Calls {
         service_map(edges, &self.kernel.services(), &who, decoded)
     }
 
+    /// The names that were resolved on this host.
+    pub(super) fn resolved_names(&self) -> &Names {
+        &self.resolved
+    }
+
     /// How much is decoded.
     pub(super) fn view(&self) -> DecodingView {
         let (used, sampled) = self.worker.use_now();

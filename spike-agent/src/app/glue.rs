@@ -13,6 +13,7 @@ use spike_common::socket::{Flow, FlowKey};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::captures::Captures;
 use super::known::Known;
 use crate::kernel::Kernel;
 use crate::proxy::namespaces::{ListenerTable, Serve};
@@ -22,6 +23,7 @@ use crate::proxy::{Original, Originals, Proxy, UpstreamSockets};
 pub(super) struct KernelOriginals {
     pub(super) kernel: Arc<Kernel>,
     pub(super) known: Arc<Known>,
+    pub(super) captures: Arc<Captures>,
 }
 
 impl KernelOriginals {
@@ -79,6 +81,15 @@ impl Originals for KernelOriginals {
     fn time_out(&self, cookie: u64, after: Duration) {
         let milliseconds = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
         self.kernel.time_out_syn(cookie, milliseconds);
+    }
+
+    fn carried(
+        &self,
+        netns_cookie: u64,
+        client: (SocketAddr, SocketAddr),
+        upstream: (SocketAddr, SocketAddr),
+    ) {
+        self.captures.carried(netns_cookie, client, upstream);
     }
 }
 

@@ -14,9 +14,12 @@ use super::calls::Calls;
 use crate::calls::{EdgeCall, Followed};
 use crate::config::AgentConfig;
 use crate::kernel::Kernel;
+use crate::model::view::EdgeView;
 use crate::model::{FieldError, Thresholds, Window};
 use crate::protocol::{Call, ProtocolName};
-use crate::topology::{Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls};
+use crate::topology::{
+    Counts, Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls, is_transport,
+};
 
 /// Name of the history within the state directory.
 const FILE: &str = "map-history.db";
@@ -94,7 +97,7 @@ impl MapKeeper {
         let Some(history) = &self.history else {
             return Ok(());
         };
-        let flows = self.calls.flows()?;
+        let flows = used(self.calls.flows()?);
         let now = millis(SystemTime::now());
         let (step, news) = lock(&self.recorder).end(flows, now);
         history.add(&step, &news)?;
@@ -151,14 +154,14 @@ impl MapKeeper {
             }
             Window::Between(from, to) => (from, to),
         };
-        let taken = self.steps(from, to)?;
+        let (taken, live) = self.steps(from, to)?;
         let mut observed = Observed {
             // Of steps that lie partly within, all is in: no number is made up.
             from: taken.iter().map(|step| time(step.from_ms)).min().unwrap_or(from),
             to: taken.iter().map(|step| time(step.to_ms)).max().unwrap_or(to),
             ..Observed::default()
         };
-        let mut sums: BTreeMap<u64, crate::topology::Counts> = BTreeMap::new();
+        let mut sums: BTreeMap<u64, Counts> = BTreeMap::new();
         for step in &taken {
             for (id, counts) in &step.edges {
                 sums.entry(*id).or_default().add(counts);
@@ -167,7 +170,7 @@ impl MapKeeper {
         if steps {
             observed.steps = taken.iter().map(step_calls).collect();
         }
-        let mut known = self.known(sums.keys().copied())?;
+        let mut known = self.known(&sums, live)?;
         let flows = sums.into_iter().filter_map(|(id, counts)| {
             let mut view = known.remove(&id)?;
             counts.fill(&mut view);
@@ -183,7 +186,7 @@ impl MapKeeper {
             Window::SinceStart => (self.started, SystemTime::now()),
             Window::Between(from, to) => (from, to),
         };
-        let mut steps = self.steps(from, to)?;
+        let (mut steps, _) = self.steps(from, to)?;
         for step in &mut steps {
             step.edges.retain(|(edge, _)| *edge == id);
         }
@@ -191,14 +194,14 @@ impl MapKeeper {
         Ok(steps)
     }
 
-    /// The steps with a part in a stretch of time, that which goes on among them.
-    fn steps(&self, from: SystemTime, to: SystemTime) -> Result<Vec<Step>> {
+    /// The steps with a part in a stretch of time, that which goes on among them, and the edges as they are now.
+    fn steps(&self, from: SystemTime, to: SystemTime) -> Result<(Vec<Step>, Vec<Flow>)> {
         let Some(history) = &self.history else {
             let how = "there is no history: start the agent with --history-size, or see its log";
             return Err(FieldError::new("since", how).into());
         };
         let (from, to) = (millis(from), millis(to));
-        let flows = self.calls.flows()?;
+        let flows = used(self.calls.flows()?);
         // Held meanwhile, so that no step is read twice or not at all.
         let recorder = lock(&self.recorder);
         let mut steps = history.between(from, to)?;
@@ -206,17 +209,20 @@ impl MapKeeper {
         if now.from_ms < to && now.to_ms > from {
             steps.push(now);
         }
-        Ok(steps)
+        Ok((steps, flows))
     }
 
-    /// Who edges are between: as it is known now, else as it was.
-    fn known(&self, ids: impl Iterator<Item = u64>) -> Result<HashMap<u64, crate::model::view::EdgeView>> {
-        let mut known = match &self.history {
-            Some(history) => history.identities(ids)?,
-            None => HashMap::new(),
-        };
-        for flow in self.calls.flows()? {
-            known.insert(flow.id, flow.view);
+    /// Who edges are between: as it is known now, else as it was. What they speak may have been known better before
+    /// the agent was started again.
+    fn known(&self, wanted: &BTreeMap<u64, Counts>, live: Vec<Flow>) -> Result<HashMap<u64, EdgeView>> {
+        let mut known: HashMap<u64, EdgeView> = live.into_iter().map(|flow| (flow.id, flow.view)).collect();
+        let is_known = |id: &u64| known.get(id).is_some_and(|view| !is_transport(&view.protocol));
+        let asked: Vec<u64> = wanted.keys().copied().filter(|id| !is_known(id)).collect();
+        if let Some(history) = &self.history {
+            for (id, was) in history.identities(&asked)? {
+                let protocol = was.protocol.clone();
+                known.entry(id).or_insert(was).protocol = protocol;
+            }
         }
         Ok(known)
     }

@@ -58,13 +58,13 @@ impl Packets {
         }
     }
 
-    /// Follows the book: what is no longer in it ends, what is new comes into force.
+    /// Follows the book: what is no longer in it, or was changed, ends; what is new comes into force.
     ///
     /// # Errors
     /// The first fault that cannot be carried out, with a [`FieldError`] where another request could be; the others are.
     pub(super) fn follow(&self, faults: &[Arc<ArmedFault>]) -> Result<()> {
         let mut state = self.lock();
-        let wanted = |placed: &Placed| faults.iter().any(|armed| armed.id == placed.armed.id);
+        let wanted = |placed: &Placed| faults.iter().any(|armed| Arc::ptr_eq(armed, &placed.armed));
         if !state.placed.iter().all(wanted) {
             let (kept, gone) = std::mem::take(&mut state.placed).into_iter().partition(wanted);
             state.placed = kept;
@@ -72,10 +72,14 @@ impl Packets {
         }
         let mut outcome = Ok(());
         for armed in faults {
-            let Some(effect) = armed.fault.effect.packet() else {
+            let Some(effect) = armed.fault.packet() else {
                 continue;
             };
-            if state.placed.iter().any(|placed| placed.armed.id == armed.id) {
+            if state
+                .placed
+                .iter()
+                .any(|placed| Arc::ptr_eq(armed, &placed.armed))
+            {
                 continue;
             }
             let placed = self.place(&mut state, armed, effect);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -11,7 +11,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use spike_common::counter::Counter;
+use spike_common::edge::{CLIENT, TCP};
 use spike_common::rule::{REDIRECT, REDIRECT_DATAGRAMS};
+use spike_common::task::Task;
 
 use super::calls::Calls;
 use super::captures::Captures;
@@ -19,6 +21,7 @@ use super::export::losses;
 use super::known::{Known, Needs};
 use super::map::MapKeeper;
 use super::packets::Packets;
+use crate::capture::store::Kept;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
@@ -27,7 +30,8 @@ use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, Thresholds, Window};
+use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
+use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::topology::{Facts, Observed, RecentCall, Step};
 
@@ -42,9 +46,12 @@ pub(super) struct LivePlanes {
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
+    pub(super) proxy: Arc<Proxy>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
     pub(super) captures: Arc<Captures>,
+    /// Those of earlier agents, until they are asked for.
+    pub(super) captures_kept: Mutex<Vec<Arc<Kept>>>,
     pub(super) packets: Packets,
     pub(super) execs: ExecTable,
     pub(super) known: Arc<Known>,
@@ -54,7 +61,7 @@ pub(super) struct LivePlanes {
     pub(super) settled: AtomicU64,
     pub(super) asked: AtomicU64,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
-    pub(super) settling: tokio::sync::Mutex<HashMap<u64, u64>>,
+    pub(super) settling: tokio::sync::Mutex<HashMap<u64, (tokio::time::Instant, u64)>>,
 }
 
 impl Planes for LivePlanes {
@@ -133,17 +140,29 @@ impl Planes for LivePlanes {
             let asked = self.asked.load(Ordering::Acquire);
             let all = self.book.list();
             self.packets.follow(&all)?;
+            // A dry run gets in nobody's way; a relay's connections come by themselves.
             let faults: Vec<_> = all
                 .iter()
-                .filter(|armed| armed.fault.effect.packet().is_none())
+                .filter(|armed| {
+                    let fault = &armed.fault;
+                    !fault.dry_run && fault.relay.is_none() && fault.packet().is_none()
+                })
                 .collect();
             // Read once: the same clock read again would say something else.
             let mut ends = HashMap::with_capacity(faults.len());
             for armed in faults.iter() {
-                let end = deadlines.get(&armed.id).copied();
-                ends.insert(armed.id, end.unwrap_or_else(|| self.deadline_ns(armed)));
+                let known = deadlines.get(&armed.id).copied();
+                // A changed fault has another deadline than it had.
+                let known = known.filter(|(deadline, _)| *deadline == armed.deadline);
+                let end = known.unwrap_or_else(|| (armed.deadline, self.deadline_ns(armed)));
+                ends.insert(armed.id, end);
             }
             *deadlines = ends;
+            let deadline_ns = |id: u64| {
+                deadlines
+                    .get(&id)
+                    .map_or(u64::MAX, |(_, nanoseconds)| *nanoseconds)
+            };
             let selectors = || faults.iter().map(|armed| &armed.fault.selector);
             let needs = Needs::of(selectors());
             self.known.set_needs(needs);
@@ -151,7 +170,7 @@ impl Planes for LivePlanes {
             let named = selectors().flat_map(|selector| [&selector.from.host, &selector.to.host]);
             let named: Vec<_> = named.flatten().collect();
             self.known.hosts.refresh(&named).await;
-            let datagrams = faults.iter().any(|armed| armed.fault.effect.is_on_datagrams());
+            let datagrams = faults.iter().any(|armed| armed.fault.is_on_datagrams());
             self.namespaces.want_datagrams(datagrams);
             let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
@@ -163,8 +182,8 @@ impl Planes for LivePlanes {
                 .map(|armed| RuleSource {
                     selector: &armed.fault.selector,
                     kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
-                    datagrams: armed.fault.effect.is_on_datagrams(),
-                    deadline_ns: deadlines.get(&armed.id).copied().unwrap_or(u64::MAX),
+                    datagrams: armed.fault.is_on_datagrams(),
+                    deadline_ns: deadline_ns(armed.id),
                 })
                 .collect();
             let compiled = compile(&sources, &*self.known, &self.capabilities);
@@ -175,14 +194,11 @@ impl Planes for LivePlanes {
                 .flat_map(|value| value.refusals)
                 .collect();
             let mut refusals = Vec::new();
-            for armed in faults {
+            for armed in &faults {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
-                    refusals.push(refusal(
-                        armed,
-                        deadlines.get(&armed.id).copied().unwrap_or(u64::MAX),
-                    ));
+                    refusals.push(refusal(armed, deadline_ns(armed.id)));
                 }
             }
             let mut values = compiled.exact.values().chain(compiled.prefix.values());
@@ -205,9 +221,57 @@ impl Planes for LivePlanes {
         packets.or_else(|| self.kernel.refusal_counts(kernel_id(fault_id)))
     }
 
+    fn can_close(&self) -> Result<()> {
+        self.kernel.can_close()
+    }
+
+    fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>> {
+        let through_proxy = self.proxy.close(&armed.fault.selector, armed.id);
+        let (kernel, known) = (Arc::clone(&self.kernel), Arc::clone(&self.known));
+        let cgroup = self.cgroup.clone();
+        // It reads /proc, and enters namespaces.
+        let closing = tokio::task::spawn_blocking(move || {
+            kernel.close(&cgroup, |task: &Task, destination| {
+                let selector = &armed.fault.selector;
+                let netns = kernel.own_netns();
+                let called = known.describe(&selector.to, netns, task, destination, TCP);
+                selector.matches(&known.process(task), &called)
+            })
+        });
+        async move { Ok(through_proxy + closing.await??) }.boxed()
+    }
+
+    fn tally(&self, selector: &Selector) -> Result<Tally> {
+        let mut edges = self.kernel.edges()?;
+        edges.retain(|sample| {
+            let edge = &sample.edge;
+            let is_meant = || {
+                let address = edge.destination.socket_addr();
+                let netns = self.kernel.own_netns();
+                let called = self.known.describe(&selector.to, netns, &edge.task, address, TCP);
+                selector.matches(&self.known.process(&edge.task), &called)
+            };
+            edge.role == CLIENT && edge.transport == TCP && is_meant()
+        });
+        let decoded = self.calls.decoded(edges.iter().map(|sample| sample.id));
+        let mut tally = Tally::default();
+        for sample in &edges {
+            let decoded = decoded.get(&sample.id);
+            tally.add(
+                &sample.stats,
+                decoded.map_or((0, 0), |decoded| (decoded.calls, decoded.failed)),
+            );
+        }
+        Ok(tally)
+    }
+
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>> {
         let started = self.captures.start(spec);
         async { started }.boxed()
+    }
+
+    fn captures_kept(&self) -> Vec<Arc<Kept>> {
+        std::mem::take(&mut *self.captures_kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {
@@ -274,7 +338,7 @@ impl LivePlanes {
 
     /// Whether the kernel answers this fault's calls itself.
     fn refuses(&self, armed: &ArmedFault) -> bool {
-        armed.fault.effect.is_decided_in_kernel()
+        armed.fault.is_decided_in_kernel()
     }
 
     /// Does a fault name what comes and goes?

@@ -3,15 +3,25 @@
 //! Each function appends one whole block to a buffer: no file, no state. Little-endian, nanoseconds.
 //! `epb_verdict` is absent on purpose: editcap and mergecap 4.0 write corrupt files from it.
 
+use std::net::IpAddr;
+
 use bytes::{BufMut, BytesMut};
 
 use super::record::{Direction, LinkType};
 
-const SECTION_HEADER: u32 = 0x0A0D_0D0A;
-const INTERFACE_DESCRIPTION: u32 = 1;
+pub(super) const SECTION_HEADER: u32 = 0x0A0D_0D0A;
+pub(super) const INTERFACE_DESCRIPTION: u32 = 1;
 const INTERFACE_STATISTICS: u32 = 5;
-const ENHANCED_PACKET: u32 = 6;
+const NAME_RESOLUTION: u32 = 4;
+pub(super) const ENHANCED_PACKET: u32 = 6;
+const DECRYPTION_SECRETS: u32 = 10;
 const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
+/// "TLSK": lines as of `SSLKEYLOGFILE`.
+const TLS_KEY_LOG: u32 = 0x544C_534B;
+/// Records of a name resolution block.
+const NRB_END: u16 = 0;
+const NRB_IPV4: u16 = 1;
+const NRB_IPV6: u16 = 2;
 
 /// Option numbers; those above 1 mean something else in each kind of block.
 mod option {
@@ -171,6 +181,32 @@ pub fn packet(out: &mut BytesMut, packet: &EnhancedPacket<'_>) {
         if out.len() > before {
             put_end(out);
         }
+    });
+}
+
+/// Appends names of addresses: valid for what follows.
+pub fn names<'a>(out: &mut BytesMut, names: impl IntoIterator<Item = &'a (IpAddr, String)>) {
+    block(out, NAME_RESOLUTION, |out| {
+        for (address, name) in names {
+            let name = &name.as_bytes()[..name.floor_char_boundary(255)];
+            let (kind, octets) = match address {
+                IpAddr::V4(v4) => (NRB_IPV4, v4.octets().to_vec()),
+                IpAddr::V6(v6) => (NRB_IPV6, v6.octets().to_vec()),
+            };
+            // Ends with a zero byte.
+            put_option(out, kind, &[&octets, name, b"\0"].concat());
+        }
+        out.put_u16_le(NRB_END);
+        out.put_u16_le(0);
+    });
+}
+
+/// Appends TLS secrets in the format of `SSLKEYLOGFILE`: readers decrypt with them what follows.
+pub fn secrets(out: &mut BytesMut, key_log: &[u8]) {
+    block(out, DECRYPTION_SECRETS, |out| {
+        out.put_u32_le(TLS_KEY_LOG);
+        out.put_u32_le(length(key_log.len()));
+        put_padded(out, key_log);
     });
 }
 

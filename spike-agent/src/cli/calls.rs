@@ -80,7 +80,8 @@ async fn read(args: &CallsArgs) -> Result<()> {
     Err(args.client.went_away("it ended").into())
 }
 
-fn line(call: &CallView) -> String {
+/// A call in one line.
+pub(super) fn line(call: &CallView) -> String {
     let time = call.at.get(11..23).unwrap_or(&call.at);
     let what = format!("{} {}", call.operation, call.target);
     let status = call.status.as_deref().unwrap_or("-");

@@ -1,17 +1,21 @@
-//! `spike capture run`: writes packets of chosen calls to a pcapng file.
+//! `spike capture`: packets of chosen calls, in a file or kept by the agent.
+
+mod manage;
+mod show;
+mod words;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::words::CaptureWords;
 use super::{
     client::Client,
     output::note,
-    recorder::{Recorder, stop},
+    recorder::{Recorder, Target, stop},
 };
-use crate::model::{RawCapture, fault_words::EndWords};
 
 /// How long the last packets may take to arrive once the capture was stopped.
 const LAST_PACKETS: Duration = Duration::from_secs(10);
@@ -24,49 +28,80 @@ pub(super) struct CaptureArgs {
 
 #[derive(Debug, Subcommand)]
 enum CaptureVerb {
-    /// Capture until the time or the count is over, or Ctrl-C
+    /// Capture to a file until the time or the count is over, or Ctrl-C
     Run(RunArgs),
+    /// Start a capture that the agent keeps on its disk
+    Start(manage::StartArgs),
+    /// Show the captures
+    List(manage::ListArgs),
+    /// Stop captures; what they took stays
+    Stop(manage::IdArgs),
+    /// Write a capture that the agent keeps to a file
+    Export(manage::ExportArgs),
+    /// Stop captures, and take them off the agent's disk
+    Remove(manage::IdArgs),
+    /// Tell captures that were started with --before that it has happened
+    Trigger(manage::IdArgs),
+    /// Show the calls in a capture file; works without an agent
+    Show(show::ShowArgs),
+}
+
+/// A format of capture files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// With process, service and container on each packet
+    #[default]
+    Pcapng,
+    /// For tools that read nothing else: packets with nanoseconds, and nothing more
+    Pcap,
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
     client: Client,
-    /// pcapng file to write, `-` for standard output
+    /// File to write, `-` for standard output
     #[arg(long, short, value_name = "FILE|-")]
     output: PathBuf,
-    /// End after this time, such as 10s
-    #[arg(long = "for", value_name = "TIME")]
-    duration: Option<String>,
-    /// End after this many packets
-    #[arg(long)]
-    count: Option<u64>,
-    /// Interface to capture on; may be given several times [default: all that are up]
-    #[arg(long = "interface", short, value_name = "NAME", value_delimiter = ',')]
-    interfaces: Vec<String>,
-    /// Bytes kept of each packet, from 64 [default: 262144]
-    #[arg(long, value_name = "BYTES")]
-    snaplen: Option<u32>,
+    /// Format of the file
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
-    ends: EndWords,
+    words: CaptureWords,
 }
 
 pub(super) async fn run(args: CaptureArgs) -> Result<ExitCode> {
-    let CaptureVerb::Run(args) = args.verb;
+    let done = |()| ExitCode::SUCCESS;
+    match args.verb {
+        CaptureVerb::Run(args) => capture(args).await,
+        CaptureVerb::Start(args) => manage::start(args).await.map(done),
+        CaptureVerb::List(args) => manage::list(args).await.map(done),
+        CaptureVerb::Stop(args) => manage::stop(args).await.map(done),
+        CaptureVerb::Export(args) => manage::export(args).await.map(done),
+        CaptureVerb::Remove(args) => manage::remove(args).await.map(done),
+        CaptureVerb::Trigger(args) => manage::trigger(args).await.map(done),
+        CaptureVerb::Show(args) => show::run(&args).map(done),
+    }
+}
+
+async fn capture(args: RunArgs) -> Result<ExitCode> {
     // Before anything is started, so that no signal is missed.
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
-    let request = RawCapture {
-        from: args.ends.from()?,
-        to: args.ends.to()?,
-        everything: false,
-        interfaces: args.interfaces,
-        snaplen: args.snaplen,
-        count: args.count,
-        duration: args.duration,
+    let request = args.words.to_raw()?;
+    let is_pcap = args.format == Format::Pcap;
+    if is_pcap && request.file_size.is_some() {
+        bail!(
+            "--format pcap: a capture that is cut into files is pcapng; convert them with editcap -F nsecpcap"
+        );
+    }
+    let target = Target {
+        output: args.output,
+        is_pcap,
+        files: request.file_size.as_ref().map(|_| request.files),
     };
-    let recorder = Recorder::start(&args.client, &request, &args.output).await?;
+    let recorder = Recorder::start(&args.client, &request, target).await?;
     let id = recorder.id().to_owned();
     let mut writing = tokio::spawn(recorder.write_all());
     let asked_to_stop = async {

@@ -98,6 +98,16 @@ impl Client {
         self.read(response).await
     }
 
+    pub(super) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.went_away(error))?;
+        let response = self.send(Method::PATCH, path, Some(body)).await?;
+        self.read(response).await
+    }
+
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let response = self.send(Method::DELETE, path, None).await?;
         self.read(response).await

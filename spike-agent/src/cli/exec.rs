@@ -21,7 +21,7 @@ use super::{
     client::{Client, ClientError},
     fault::fault_path,
     output::note,
-    recorder::{Recorder, Summary, stop},
+    recorder::{Recorder, Summary, Target, stop},
 };
 use crate::model::{
     RawCapture, RawEnd, RawExec, RawFault,
@@ -154,7 +154,7 @@ impl Scope {
                     from: within(RawEnd::default()),
                     ..RawCapture::default()
                 };
-                let recorder = Recorder::start(&self.client, &request, &output).await?;
+                let recorder = Recorder::start(&self.client, &request, Target::file(output)).await?;
                 let id = recorder.id().to_owned();
                 Some(Recording {
                     id,

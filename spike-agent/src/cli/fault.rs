@@ -1,11 +1,12 @@
 //! `spike fault`: arms, shows and removes faults.
 
 mod describe;
+mod log;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use self::describe::{end, sentence};
+use self::describe::sentence;
 use super::{
     client::Client,
     human::millis_left,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::model::{
     fault_words::FaultWords,
-    view::{FaultList, FaultView, FaultsRemoved},
+    view::{AuditList, FaultList, FaultView, FaultsRemoved},
 };
 
 #[derive(Debug, Args)]
@@ -34,6 +35,20 @@ enum FaultVerb {
     Add {
         #[command(flatten)]
         words: FaultWords,
+    },
+    /// Change an armed fault: its effect, and what else is said; connections that it has take it on at once
+    Change {
+        /// Its name
+        #[arg(value_name = "FAULT")]
+        fault: String,
+        #[command(flatten)]
+        words: FaultWords,
+    },
+    /// Show who armed what, what it hit, and when and why it ended
+    Log {
+        /// How many entries, counted from the last
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        last: usize,
     },
     /// Show the armed faults and what became of the calls that they chose
     List,
@@ -56,6 +71,26 @@ pub(super) async fn run(args: FaultArgs) -> Result<()> {
                 print_json(&view)
             } else {
                 print(format_args!("armed {}\n", sentence(&view)))
+            }
+        }
+        FaultVerb::Change { fault, words } => {
+            let mut patch = serde_json::to_value(words.to_raw()?)?;
+            if let Some(name) = patch.as_object_mut().and_then(|fields| fields.remove("name")) {
+                anyhow::bail!("{name}: a name cannot be changed; remove the fault and add another");
+            }
+            let view: FaultView = client.patch(&fault_path(&fault), &patch).await?;
+            if json {
+                print_json(&view)
+            } else {
+                print(format_args!("changed {}\n", sentence(&view)))
+            }
+        }
+        FaultVerb::Log { last } => {
+            let list: AuditList = client.get(&format!("/v1/audit?last={last}")).await?;
+            if json {
+                print_json(&list)
+            } else {
+                print(log::table(&list.entries))
             }
         }
         FaultVerb::List => {
@@ -137,9 +172,9 @@ fn table(faults: &[FaultView]) -> Table {
     for view in faults {
         table.row([
             view.name.clone(),
-            describe::effect(&view.fault.effect),
-            end(&view.fault.from),
-            end(&view.fault.to),
+            describe::effects(&view.fault),
+            describe::from(&view.fault),
+            describe::to(&view.fault),
             view.fault.percent.unwrap_or(100.0).to_string(),
             view.seed.to_string(),
             millis_left(view.expires_in_ms),

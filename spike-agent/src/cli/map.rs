@@ -5,6 +5,7 @@ use std::{cmp::Reverse, io::IsTerminal as _, io::Write as _, net::IpAddr, time::
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     client::Client,
@@ -108,17 +109,22 @@ pub(super) async fn run(args: MapArgs) -> Result<()> {
         bail!("--watch {period:?} is too often; the least is 100ms");
     }
     let is_terminal = std::io::stdout().is_terminal();
-    loop {
-        let text = show(&args).await?;
-        if is_terminal {
-            // Home, and whatever is left of the last time goes.
-            print("\x1b[H\x1b[2J")?;
+    // Listened to all the time: a Ctrl-C while the agent is asked must not be lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let showing = async {
+        loop {
+            let text = show(&args).await?;
+            if is_terminal {
+                // Home, and whatever is left of the last time goes.
+                print("\x1b[H\x1b[2J")?;
+            }
+            print_bytes(&text)?;
+            tokio::time::sleep(period).await;
         }
-        print_bytes(&text)?;
-        tokio::select! {
-            () = tokio::time::sleep(period) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
+    };
+    tokio::select! {
+        done = showing => done,
+        _ = interrupt.recv() => Ok(()),
     }
 }
 

@@ -1,18 +1,20 @@
 //! What the verbs need of the rest of the agent; a test can stand in for it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    capture::store::Kept,
     export::Format,
+    fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Thresholds, Window,
+        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     topology::{Facts, Observed, RecentCall, Step},
@@ -59,8 +61,25 @@ pub trait Planes: Send + Sync + 'static {
     /// Connections matched and affected by a fault that the kernel decides; `None` for every other fault.
     fn kernel_counts(&self, fault_id: u64) -> Option<(u64, u64)>;
 
+    /// Can open connections be closed for `existing: reset`?
+    ///
+    /// # Errors
+    /// Why they cannot, with the operation first.
+    fn can_close(&self) -> Result<()>;
+
+    /// Closes the connections that a fault's selector chooses and that the fault does not have; tells how many.
+    fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>>;
+
+    /// What the calls that a selector chooses came to, since the agent's start, as their callers saw it.
+    fn tally(&self, selector: &Selector) -> Result<Tally>;
+
     /// Starts a capture; resolves when it takes packets.
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, Result<CaptureHandle>>;
+
+    /// The captures that earlier agents kept.
+    fn captures_kept(&self) -> Vec<Arc<Kept>> {
+        Vec::new()
+    }
 
     /// Puts the process `pid` into a cgroup of its own. Must refuse one that is not a child of `client_pid`, for the
     /// client may be allowed less than the agent is.
@@ -89,10 +108,21 @@ pub struct CaptureHandle {
     pub interfaces: Vec<String>,
     /// What it took so far.
     pub counts: Arc<CaptureCounts>,
-    /// `capture --pieces of the pcapng file--> reader`; it closes after the last piece, once `counts` are final.
-    pub bytes: mpsc::Receiver<Bytes>,
+    /// Where its packets go.
+    pub output: CaptureOutput,
     /// Cancelled to stop it; what was taken until then still arrives.
     pub stop: CancellationToken,
+    /// Told that what it waits for has happened; of no effect on one that does not wait.
+    pub trigger: watch::Sender<Option<String>>,
+}
+
+/// Where a capture's packets go.
+#[derive(Debug)]
+pub enum CaptureOutput {
+    /// `capture --pieces of the pcapng file--> reader`; it closes after the last piece, once the counts are final.
+    Stream(mpsc::Receiver<Bytes>),
+    /// To the agent's directory.
+    Kept(Arc<Kept>),
 }
 
 /// What a capture took so far.
@@ -102,4 +132,8 @@ pub struct CaptureCounts {
     pub packets: AtomicU64,
     /// Packets that were chosen but lost.
     pub dropped: AtomicU64,
+    /// What it waited for, once that has happened.
+    pub triggered: OnceLock<String>,
+    /// What a reader should know of it.
+    pub note: OnceLock<String>,
 }

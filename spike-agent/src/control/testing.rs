@@ -8,25 +8,28 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{CaptureCounts, CaptureHandle, Planes};
+use super::{CaptureCounts, CaptureHandle, CaptureOutput, Planes};
 use crate::{
     export::Format,
+    fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Thresholds, Window,
+        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     topology::{Facts, Observed, RecentCall, Step},
 };
 
-/// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist.
+/// The kernel is said to have matched 5 connections and affected 3; `/nowhere` is the cgroup that does not exist. At
+/// each look 100 more connections have been opened, half of which were reset.
 #[derive(Default)]
 pub(crate) struct TestPlanes {
     pub(crate) settled: Arc<AtomicU64>,
     pub(crate) fails_to_settle: bool,
     pub(crate) ids: AtomicU64,
+    pub(crate) looks: AtomicU64,
 }
 
 impl Planes for TestPlanes {
@@ -93,6 +96,23 @@ impl Planes for TestPlanes {
         Some((5, 3))
     }
 
+    fn can_close(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn close_existing(&self, _armed: Arc<ArmedFault>) -> BoxFuture<'_, anyhow::Result<u64>> {
+        async { Ok(4) }.boxed()
+    }
+
+    fn tally(&self, _selector: &Selector) -> anyhow::Result<Tally> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        Ok(Tally {
+            opened: looks * 100,
+            reset: looks * 50,
+            ..Tally::default()
+        })
+    }
+
     fn capture_start(&self, spec: CaptureSpec) -> BoxFuture<'_, anyhow::Result<CaptureHandle>> {
         let (bytes_tx, bytes) = mpsc::channel(2);
         let stop = CancellationToken::new();
@@ -110,8 +130,9 @@ impl Planes for TestPlanes {
                 spec,
                 interfaces: vec!["lo".to_owned()],
                 counts,
-                bytes,
+                output: CaptureOutput::Stream(bytes),
                 stop,
+                trigger: watch::Sender::new(None),
             })
         }
         .boxed()

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    stage::{Chunk, Content, forward},
+    stage::{Chunk, Next, receive},
     timer,
 };
 use crate::model::Rate;
@@ -15,55 +15,67 @@ use crate::model::Rate;
 const QUANTUM: Duration = Duration::from_millis(5);
 /// Largest piece in bytes, for high rates.
 const MAX_PIECE: u64 = 64 << 10;
-/// How far behind its schedule a direction may catch up: late wake-ups do not cost rate, a slow receiver's pause is
-/// not made good by a burst.
-const MAX_LAG: Duration = Duration::from_millis(50);
+/// How far behind its schedule a direction may catch up, so that late wake-ups of a busy machine do not cost rate.
+const MAX_LAG: Duration = Duration::from_secs(1);
+/// A receiver that makes a piece wait longer than this pauses; that time is not made good by a burst.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Lets bytes out no faster than a rate.
 #[derive(Debug)]
 pub struct Bandwidth {
     /// The rate.
     pub rate: Rate,
-    /// The fault's end: bytes pass unhindered.
-    pub removed: CancellationToken,
 }
 
 impl Bandwidth {
-    pub(super) async fn run(self, mut chunk_rx: Receiver<Chunk>, chunk_tx: Sender<Chunk>) {
+    pub(super) async fn run(
+        self,
+        chunk_rx: &mut Receiver<Chunk>,
+        chunk_tx: &Sender<Chunk>,
+        interrupt: &CancellationToken,
+    ) -> Next {
         let piece_length = piece_length(self.rate);
         let mut schedule = Schedule {
             rate: self.rate,
             free_at: None,
         };
-        while let Some(chunk) = chunk_rx.recv().await {
-            let Content::Bytes(mut bytes) = chunk.content else {
-                let _ = chunk_tx.send(Chunk::now(chunk.content)).await;
-                return;
-            };
-            while !bytes.is_empty() {
-                let is_removed = self.removed.is_cancelled();
-                let length = if is_removed {
-                    bytes.len()
-                } else {
-                    piece_length.min(bytes.len())
-                };
-                if !is_removed {
-                    let due = schedule.next(length, chunk.at, Instant::now());
-                    tokio::select! {
-                        () = timer::until(due) => {}
-                        () = self.removed.cancelled() => continue,
-                    }
-                }
-                let piece = Content::Bytes(bytes.split_to(length));
-                if chunk_tx.send(Chunk::now(piece)).await.is_err() {
-                    return;
-                }
+        loop {
+            if interrupt.is_cancelled() {
+                return Next::More;
             }
-            if self.removed.is_cancelled() {
-                break;
+            // What lies here already does not begin later because this machine was late with what came before.
+            let waiting = chunk_rx.try_recv().ok();
+            let is_waiting = waiting.is_some();
+            let mut chunk = match waiting {
+                Some(chunk) => chunk,
+                None => match receive(chunk_rx, interrupt).await {
+                    Ok(chunk) => chunk,
+                    Err(next) => return next,
+                },
+            };
+            let free_at = schedule.free_at.filter(|_| is_waiting);
+            let at = free_at.map_or(chunk.at, |free_at| free_at.min(chunk.at));
+            while !chunk.is_empty() {
+                let length = piece_length.min(chunk.len());
+                let due = schedule.next(length, at, Instant::now());
+                tokio::select! {
+                    () = timer::until(due) => {}
+                    () = interrupt.cancelled() => break,
+                }
+                let sent = Instant::now();
+                if chunk_tx.send(chunk.split_to(length).go_on()).await.is_err() {
+                    return Next::Over;
+                }
+                schedule.waited(sent.elapsed());
+            }
+            let has_more = chunk.has_more();
+            if (!has_more || !chunk.is_empty()) && chunk_tx.send(chunk.go_on()).await.is_err() {
+                return Next::Over;
+            }
+            if !has_more {
+                return Next::Over;
             }
         }
-        forward(chunk_rx, chunk_tx).await;
     }
 }
 
@@ -80,6 +92,13 @@ struct Schedule {
 }
 
 impl Schedule {
+    /// The receiver took so long to take a piece.
+    fn waited(&mut self, time: Duration) {
+        if time > PAUSE {
+            self.free_at = self.free_at.map(|free_at| free_at + time);
+        }
+    }
+
     /// When the last of `length` bytes that came `at` has left.
     fn next(&mut self, length: usize, at: Instant, now: Instant) -> Instant {
         let nanos = (length as u128 * 1_000_000_000).div_ceil(u128::from(self.rate.bytes_per_second()));
@@ -131,10 +150,14 @@ mod tests {
         let later = start + milliseconds(1000);
         assert_eq!(schedule.next(5, later, later), later + milliseconds(5));
         // The receiver paused.
+        schedule.waited(milliseconds(1000));
         let much_later = later + milliseconds(1000);
+        assert_eq!(schedule.next(5, later, much_later), much_later + milliseconds(10));
+        // This machine did.
+        let very_late = much_later + milliseconds(5000);
         assert_eq!(
-            schedule.next(5, later, much_later),
-            much_later - MAX_LAG + milliseconds(5)
+            schedule.next(5, later, very_late),
+            very_late - MAX_LAG + milliseconds(5)
         );
     }
 }

@@ -11,12 +11,9 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 
-pub use armed::{Active, ArmedFault};
+pub use armed::{Active, ArmedFault, Counts};
 
 use crate::model::Fault;
 
@@ -65,7 +62,7 @@ impl Book {
             }
             if fault.name.is_empty() {
                 let taken: HashSet<&str> = faults.iter().map(|armed| armed.fault.name.as_str()).collect();
-                let kind = fault.effect.kind();
+                let kind = fault.kind();
                 let mut names = (1_u64..).map(|number| format!("{kind}-{number}"));
                 fault.name = names
                     .find(|name| !taken.contains(name.as_str()))
@@ -78,6 +75,30 @@ impl Book {
             let armed = Arc::new(ArmedFault::new(id, fault.clone(), Instant::now()));
             *faults = faults.iter().cloned().chain([armed.clone()]).collect();
             outcome = Ok(armed);
+            true
+        });
+        outcome
+    }
+
+    /// Changes the fault of this number; `None` when it is gone. It keeps its name; the connections that it has hear of it at once, its
+    /// counts go on, its time to live starts again.
+    pub fn change(&self, id: u64, fault: Fault) -> Option<Arc<ArmedFault>> {
+        let mut outcome = None;
+        self.faults_tx.send_if_modified(|faults| {
+            let Some(place) = faults.iter().position(|armed| armed.id == id) else {
+                return false;
+            };
+            let fault = Fault {
+                name: faults[place].fault.name.clone(),
+                ..fault.clone()
+            };
+            let changed = Arc::new(faults[place].changed(fault, Instant::now()));
+            *faults = faults
+                .iter()
+                .enumerate()
+                .map(|(index, armed)| if index == place { &changed } else { armed }.clone())
+                .collect();
+            outcome = Some(changed);
             true
         });
         outcome
@@ -112,7 +133,7 @@ impl Book {
         let mut removed = Vec::new();
         self.faults_tx.send_if_modified(|faults| {
             removed = faults.iter().filter(|armed| is_chosen(armed)).cloned().collect();
-            removed.iter().for_each(|armed| armed.removed.cancel());
+            removed.iter().for_each(|armed| armed.end());
             if removed.is_empty() {
                 return false;
             }
@@ -130,39 +151,10 @@ impl Book {
     pub fn subscribe(&self) -> watch::Receiver<Faults> {
         self.faults_tx.subscribe()
     }
-
-    /// Removes each fault when its time is over; runs for as long as the agent does.
-    pub async fn expire(&self) {
-        let mut faults_rx = self.subscribe();
-        loop {
-            let next = faults_rx
-                .borrow_and_update()
-                .iter()
-                .map(|armed| armed.deadline)
-                .min();
-            let deadline_passes = async {
-                match next {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = deadline_passes => {
-                    let now = Instant::now();
-                    for armed in self.remove_where(|armed| armed.deadline <= now) {
-                        tracing::info!(fault = armed.fault.name, "fault expired");
-                    }
-                }
-                changed = faults_rx.changed() => if changed.is_err() { return },
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::{RawFault, json};
 
@@ -203,6 +195,21 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_fault_keeps_its_place_and_counts() {
+        let book = Book::default();
+        let first = book.add(fault("a", "1m")).unwrap();
+        book.add(fault("b", "1m")).unwrap();
+        first.count_match();
+        let changed = book.change(first.id, fault("other", "2m")).unwrap();
+        assert_eq!(names(&book), ["a", "b"]);
+        assert_eq!((changed.id, changed.fault.ttl.as_secs()), (first.id, 120));
+        assert_eq!(changed.count_match(), 1);
+        assert!(book.change(99, fault("c", "1m")).is_none());
+        book.remove("a");
+        assert!(first.removed.is_cancelled() && changed.removed.is_cancelled());
+    }
+
+    #[test]
     fn a_watcher_sees_changes_only() {
         let book = Book::default();
         let mut faults_rx = book.subscribe();
@@ -212,25 +219,5 @@ mod tests {
         assert!(book.remove("b").is_none() && !faults_rx.has_changed().unwrap());
         assert_eq!(book.clear().len(), 1);
         assert!(faults_rx.borrow_and_update().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn faults_end_at_their_deadline() {
-        let book = Arc::new(Book::default());
-        let expiry = tokio::spawn({
-            let book = book.clone();
-            async move { book.expire().await }
-        });
-        book.add(fault("long", "10m")).unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let short = book.add(fault("short", "1m")).unwrap();
-        tokio::time::sleep(Duration::from_secs(59)).await;
-        assert_eq!(names(&book), ["long", "short"]);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(names(&book), ["long"]);
-        assert!(short.removed.is_cancelled());
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        assert!(names(&book).is_empty());
-        expiry.abort();
     }
 }

@@ -1,50 +1,35 @@
 //! Choices by chance that come from a fault's seed alone, so that a run can be repeated.
 
-use std::{sync::Arc, time::Duration};
-
 use spike_common::chance;
 
 use super::book::{Active, ArmedFault};
+use crate::model::Fault;
 
-/// A matching connection that a fault takes in.
-pub(super) struct Taken {
-    /// Keeps the connection counted.
-    pub(super) active: Active,
-    /// The how-many-th matching connection it is, from 0.
-    pub(super) connection: u64,
-}
-
-/// Counts a matching connection, and takes it in if chance and the fault's limit say so.
-pub(super) fn take(armed: &Arc<ArmedFault>) -> Option<Taken> {
+/// Counts a matching connection, and takes it in if chance and the fault's limit say so: the connection's number, from
+/// 0, and what keeps it counted.
+pub(super) fn take(armed: &ArmedFault) -> Option<(u64, Active)> {
     let connection = armed.count_match();
-    if !chance::chosen(
-        armed.fault.seed,
-        connection,
-        chance::threshold(armed.fault.percent),
-    ) {
+    if !is_chosen(&armed.fault, connection) {
         armed.count_escape();
         return None;
     }
-    let active = armed.enter()?;
-    Some(Taken { active, connection })
+    armed.enter().map(|active| (connection, active))
 }
 
-/// Delays spread evenly over `delay` ± `jitter`.
-pub(super) struct Spread {
-    /// The middle.
-    pub(super) delay: Duration,
-    /// At most `delay`.
-    pub(super) jitter: Duration,
-    /// Of this connection and direction.
-    pub(super) seed: u64,
+/// Does the fault's share take its `connection`-th matching connection?
+pub(super) fn is_chosen(fault: &Fault, connection: u64) -> bool {
+    chance::chosen(fault.seed, connection, chance::threshold(fault.percent))
 }
 
-impl Spread {
-    /// The delay of the `index`-th chunk.
-    pub(super) fn delay_of(&self, index: u64) -> Duration {
-        let share = f64::from(chance::roll(self.seed, index)) / f64::from(u32::MAX);
-        self.delay.saturating_sub(self.jitter) + (self.jitter * 2).mul_f64(share)
-    }
+/// Does the `index`-th effect's own share take this connection of the fault?
+pub(super) fn takes_step(seed: u64, index: usize, connection: u64, percent: f64) -> bool {
+    percent >= 100.0 || chance::chosen(step_seed(seed, index), connection, chance::threshold(percent))
+}
+
+/// A seed for the `index`-th effect of a fault, unlike the fault's own and unlike those of its other effects.
+pub(super) fn step_seed(seed: u64, index: usize) -> u64 {
+    let index = index as u64 + 1;
+    seed ^ (u64::from(chance::roll(seed, u64::MAX - index)) << 32) ^ index.rotate_right(8)
 }
 
 #[cfg(test)]
@@ -52,25 +37,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_stay_within_the_jitter_and_repeat() {
-        let spread = |seed| Spread {
-            delay: Duration::from_millis(100),
-            jitter: Duration::from_millis(40),
-            seed,
-        };
-        let delays = |seed| {
+    fn effects_of_one_fault_choose_by_themselves() {
+        let chosen = |index| {
             (0..1000)
-                .map(|index| spread(seed).delay_of(index))
+                .filter(|&connection| takes_step(7, index, connection, 50.0))
                 .collect::<Vec<_>>()
         };
-        let range = Duration::from_millis(60)..=Duration::from_millis(140);
-        assert!(delays(1).iter().all(|delay| range.contains(delay)));
-        let mean = delays(1).iter().sum::<Duration>() / 1000;
-        assert!(
-            mean.abs_diff(Duration::from_millis(100)) < Duration::from_millis(5),
-            "{mean:?}"
-        );
-        assert_eq!(delays(1), delays(1));
-        assert_ne!(delays(1), delays(2));
+        let both = chosen(0).iter().filter(|one| chosen(1).contains(one)).count();
+        assert!((180..320).contains(&both), "{both}");
+        assert!((430..570).contains(&chosen(0).len()));
+        assert!((0..1000).all(|connection| takes_step(7, 0, connection, 100.0)));
+        assert!((0..1000).all(|connection| !takes_step(7, 0, connection, 0.0)));
     }
 }

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     book::{Active, ArmedFault},
-    chance::{Spread, take},
+    chance::{take, takes_step},
+    delays::Delays,
 };
-use crate::model::{Called, Caller, Direction, Effect};
+use crate::model::{Called, Caller, Direction, Distribution, Effect};
 
 /// What becomes of one datagram.
 #[derive(Debug)]
@@ -45,7 +46,11 @@ impl Fate {
         };
         let mut delay = Duration::ZERO;
         for armed in faults {
-            let way = match armed.fault.effect {
+            // Such an effect is always the only one.
+            let Some(step) = armed.fault.effects.first() else {
+                continue;
+            };
+            let way = match step.effect {
                 Effect::UdpDelay { direction, .. }
                 | Effect::UdpDrop { direction }
                 | Effect::UdpDuplicate { direction } => direction,
@@ -56,26 +61,32 @@ impl Fate {
             {
                 continue;
             }
-            let Some(taken) = take(armed) else { continue };
-            match armed.fault.effect {
+            let Some((number, active)) = take(armed) else {
+                continue;
+            };
+            if !takes_step(armed.fault.seed, 0, number, step.percent) {
+                continue;
+            }
+            match step.effect {
                 Effect::UdpDelay {
                     delay: middle,
                     jitter,
                     ..
                 } => {
-                    let spread = Spread {
+                    let delays = Delays {
                         delay: middle,
                         jitter,
+                        distribution: Distribution::Uniform,
                         seed: armed.fault.seed,
                     };
-                    delay += spread.delay_of(taken.connection);
+                    delay += delays.at(number);
                     fate.removed = armed.removed.clone();
                 }
                 Effect::UdpDrop { .. } => fate.copies = 0,
                 Effect::UdpDuplicate { .. } => fate.copies *= 2,
                 _ => {}
             }
-            fate.active.push(taken.active);
+            fate.active.push(active);
             if fate.copies == 0 {
                 break;
             }

@@ -1,47 +1,25 @@
 //! Decides what the armed faults do to one connection; the proxy carries it out.
 
-use std::sync::atomic::Ordering;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use futures_util::future;
-use tokio_util::sync::CancellationToken;
+use futures_util::{FutureExt, future};
 
-use super::{
-    bandwidth::Bandwidth,
-    book::{Active, ArmedFault},
-    chance::{self, Spread},
-    latency::Latency,
-    stage::Stage,
-    stall::Stall,
-    timer,
-};
-use crate::model::{Called, Caller, Direction, Effect};
+use super::{book::ArmedFault, chance, lane::Lane, taken::Taken};
+use crate::model::{Caller, Destination, Direction};
 
-/// What is done to one connection.
-#[derive(Debug, Default)]
+/// What is done to one connection: by each fault that has it, in the order in which they were armed.
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// The faults that have it.
+    pub taken: Vec<Taken>,
     /// It is reset before the server is asked.
     pub resets_at_once: bool,
     /// How the attempt to connect fails, with nobody asked. Where the attempt cannot be held it is reset, or for a
     /// time-out held still, once it was accepted.
     pub fails: Option<ConnectFailure>,
-    /// The ends of the faults that leave the attempt without an answer.
-    pub silences: Vec<CancellationToken>,
-    /// Times before which the server is not asked.
-    pub connects: Vec<End>,
-    /// What bytes to the server go through, in the order of the faults.
-    pub request: Vec<Stage>,
-    /// What bytes to the caller go through, in the order of the faults.
-    pub response: Vec<Stage>,
-    /// When it is reset.
-    pub ends: Vec<End>,
-    /// The ends of the faults that hold it still.
-    pub stalls: Vec<CancellationToken>,
-    /// Keeps the connection counted with each fault.
-    pub active: Vec<Active>,
 }
 
 /// How an attempt to connect fails.
@@ -68,37 +46,29 @@ fn is_decided_in_kernel(armed: &ArmedFault, caller: &Caller) -> bool {
             .is_none_or(|pattern| pattern.matches(&caller.exe))
 }
 
-/// A time at which a connection is reset, unless the fault is removed before.
-#[derive(Debug)]
-pub struct End {
-    at: Instant,
-    removed: CancellationToken,
-}
-
 impl Plan {
     /// Asks each fault in order about a connection that `caller` opened to `destination` at `opened`. The first that
-    /// resets it at once is the last that is asked.
+    /// resets it at once, or has the attempt fail, is the last that is asked.
     pub fn new(
         faults: &[Arc<ArmedFault>],
-        caller: &Caller,
-        destination: impl Called + Copy,
+        caller: &Arc<Caller>,
+        destination: &Destination,
         opened: Instant,
     ) -> Self {
         let mut plan = Self::default();
         for armed in faults {
             if armed.removed.is_cancelled()
-                || armed.fault.effect.is_on_datagrams()
+                || armed.fault.packet().is_some()
+                || armed.fault.is_on_datagrams()
+                || armed.fault.dry_run
+                || armed.fault.relay.is_some()
                 || is_decided_in_kernel(armed, caller)
-                || armed.fault.effect.packet().is_some()
-                || armed.decided_in_kernel.load(Ordering::Relaxed)
                 || !armed.fault.selector.matches(caller, destination)
             {
                 continue;
             }
-            if let Some(taken) = chance::take(armed) {
-                plan.add(armed, taken.connection, opened);
-                plan.active.push(taken.active);
-            }
+            let call = Some((caller.clone(), destination.clone()));
+            plan.take(armed, call, opened);
             if plan.resets_at_once || plan.fails.is_some() {
                 break;
             }
@@ -106,111 +76,90 @@ impl Plan {
         plan
     }
 
-    fn add(&mut self, armed: &ArmedFault, connection: u64, opened: Instant) {
-        let removed = &armed.removed;
-        let seed = armed.fault.seed ^ connection;
-        match armed.fault.effect {
-            // Of datagrams there is no connection.
-            Effect::UdpDelay { .. } | Effect::UdpDrop { .. } | Effect::UdpDuplicate { .. } => {}
-            Effect::Unreachable => {
-                self.fails = Some(ConnectFailure::Unreachable);
-                self.resets_at_once = true;
-            }
-            Effect::ConnectTimeout { after } => {
-                self.fails = Some(ConnectFailure::TimedOut { after });
-                self.silences.push(removed.clone());
-            }
-            Effect::ConnectDelay { delay, jitter } => self.connects.push(End {
-                at: opened + Spread { delay, jitter, seed }.delay_of(0),
-                removed: removed.clone(),
-            }),
-            // The packet hooks carry it out.
-            Effect::Packet(_) => {}
-            // The kernel could not tell whether this connection was meant.
-            Effect::Refuse => {
-                self.fails = Some(ConnectFailure::Refused);
-                self.resets_at_once = true;
-            }
-            Effect::Reset { after } => {
-                self.resets_at_once = after.is_zero();
-                self.end_at(opened + after, removed);
-            }
-            Effect::Timeout { after } => {
-                if let Some(after) = after {
-                    self.resets_at_once = after.is_zero();
-                    self.end_at(opened + after, removed);
-                }
-                self.stalls.push(removed.clone());
-                self.add_stages(Direction::Both, |_| {
-                    Stage::Stall(Stall {
-                        removed: removed.clone(),
-                    })
-                });
-            }
-            Effect::Latency {
-                delay,
-                jitter,
-                direction,
-            } => self.add_stages(direction, |way| {
-                // The two directions of a connection are delayed by different chances.
-                Stage::Latency(Latency {
-                    delay,
-                    jitter,
-                    seed: if way == Direction::Request { seed } else { !seed },
-                    removed: removed.clone(),
-                })
-            }),
-            Effect::Bandwidth { rate, direction } => self.add_stages(direction, |_| {
-                Stage::Bandwidth(Bandwidth {
-                    rate,
-                    removed: removed.clone(),
-                })
-            }),
+    /// Of a connection that came to the listener of a relay.
+    pub fn of_relay(armed: &ArmedFault, opened: Instant) -> Self {
+        let mut plan = Self::default();
+        if !armed.removed.is_cancelled() {
+            plan.take(armed, None, opened);
+        }
+        plan
+    }
+
+    fn take(&mut self, armed: &ArmedFault, call: Option<(Arc<Caller>, Destination)>, opened: Instant) {
+        if let Some((number, active)) = chance::take(armed) {
+            let mut taken = Taken::new(armed.id, number, active, call, opened);
+            self.resets_at_once |= taken.end() == Some(opened);
+            self.fails = self.fails.or(taken.connect_failure());
+            self.taken.push(taken);
         }
     }
 
-    fn add_stages(&mut self, direction: Direction, stage: impl Fn(Direction) -> Stage) {
-        if direction.affects_request() {
-            self.request.push(stage(Direction::Request));
-        }
-        if direction.affects_response() {
-            self.response.push(stage(Direction::Response));
-        }
+    /// What the bytes that go `way`, which is not both, pass through: a lane for each fault.
+    pub fn lanes(&self, way: Direction) -> Vec<Lane> {
+        self.taken
+            .iter()
+            .map(|taken| Lane::new(taken.clone(), way))
+            .collect()
     }
 
-    fn end_at(&mut self, at: Instant, removed: &CancellationToken) {
-        self.ends.push(End {
-            at,
-            removed: removed.clone(),
-        });
-    }
-}
-
-impl End {
-    /// Waits until the first of `ends`; for ever when there is none.
-    pub async fn first(ends: Vec<Self>) {
-        if ends.is_empty() {
-            return future::pending().await;
-        }
-        future::select_all(ends.into_iter().map(|end| Box::pin(end.passes()))).await;
+    /// Waits until no fault leaves the attempt to connect without an answer.
+    pub fn is_unsilenced(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| taken.clone().is_unsilenced())
+            .collect();
+        future::join_all(all).map(drop)
     }
 
-    /// Waits until all of `times` have passed or their faults are gone.
-    pub async fn all(times: Vec<Self>) {
-        for time in times {
-            tokio::select! {
-                biased;
-                () = time.removed.cancelled() => {}
-                () = timer::until(time.at) => {}
+    /// Waits until the server may be asked: no fault leaves the attempt without an answer, or delays it.
+    pub fn may_connect(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| taken.clone().may_connect())
+            .collect();
+        future::join_all(all).map(drop)
+    }
+
+    /// Waits until the connection is to be reset, as the faults are at any time; for ever when none resets it.
+    pub fn ends(&self) -> impl Future<Output = ()> + use<> {
+        let ends: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| Box::pin(taken.clone().ends()))
+            .collect();
+        async {
+            if ends.is_empty() {
+                return future::pending().await;
             }
+            future::select_all(ends).await;
         }
     }
 
-    async fn passes(self) {
-        tokio::select! {
-            biased;
-            () = self.removed.cancelled() => future::pending().await,
-            () = timer::until(self.at) => {}
+    /// Waits until a fault holds a direction of the connection still.
+    pub async fn is_held(&mut self) {
+        self.held(true).await;
+    }
+
+    /// Waits until no fault holds the connection still.
+    pub async fn is_released(&mut self) {
+        self.held(false).await;
+    }
+
+    async fn held(&mut self, wanted: bool) {
+        loop {
+            let is_held = self
+                .taken
+                .iter_mut()
+                .fold(false, |held, taken| held | taken.is_held());
+            if is_held == wanted {
+                return;
+            }
+            if self.taken.is_empty() {
+                return future::pending().await;
+            }
+            future::select_all(self.taken.iter_mut().map(|taken| Box::pin(taken.changed()))).await;
         }
     }
 }
@@ -221,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        fault::book::Book,
+        fault::{book::Book, stage::Stage},
         model::{Fault, RawFault},
     };
 
@@ -236,7 +185,12 @@ mod tests {
 
     fn plan(book: &Book) -> Plan {
         let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        Plan::new(&book.list(), &Caller::default(), destination, Instant::now())
+        Plan::new(&book.list(), &Arc::default(), &destination.into(), Instant::now())
+    }
+
+    fn stages(plan: &mut Plan, way: Direction) -> Vec<Stage> {
+        let taken = plan.taken.iter_mut();
+        taken.flat_map(|taken| taken.stages(way)).collect()
     }
 
     #[test]
@@ -247,20 +201,80 @@ mod tests {
             r#"{"to":{"port":80},"effect":{"type":"latency","delay":"1ms"}}"#,
             r#"{"to":{"port":80},"effect":{"type":"timeout","after":"1s"}}"#,
         ]);
-        let plan = plan(&book);
+        let mut plan = plan(&book);
         assert!(!plan.resets_at_once);
-        assert!(matches!(plan.request[..], [Stage::Bandwidth(_), Stage::Stall(_)]));
         assert!(matches!(
-            plan.response[..],
+            stages(&mut plan, Direction::Request)[..],
+            [Stage::Bandwidth(_), Stage::Stall(_)]
+        ));
+        assert!(matches!(
+            stages(&mut plan, Direction::Response)[..],
             [Stage::Bandwidth(_), Stage::Latency(_), Stage::Stall(_)]
         ));
-        assert_eq!((plan.ends.len(), plan.stalls.len(), plan.active.len()), (1, 1, 3));
+        assert_eq!(plan.taken.len(), 3);
+        let ends = plan.taken.iter_mut().filter_map(Taken::end);
+        assert_eq!(ends.count(), 1);
         let matched = book
             .list()
             .iter()
-            .map(|armed| armed.matched.load(Ordering::Relaxed))
+            .map(|armed| armed.counts.matched.load(Ordering::Relaxed))
             .collect::<Vec<_>>();
         assert_eq!(matched, [1, 0, 1, 1]);
+    }
+
+    #[test]
+    fn effects_of_one_fault_are_chained_in_their_order_and_have_shares() {
+        let book = book(&[r#"{"everything":true,"seed":3,"effects":[
+                {"type":"corrupt","share":1,"direction":"both"},
+                {"type":"slicer","size":"8B"},
+                {"type":"latency","delay":"1ms","direction":"request","percent":30}]}"#]);
+        let mut with_latency = 0;
+        for _ in 0..1000 {
+            let mut plan = plan(&book);
+            assert!(matches!(
+                stages(&mut plan, Direction::Response)[..],
+                [Stage::Corrupt(_), Stage::Slicer(_)]
+            ));
+            match &stages(&mut plan, Direction::Request)[..] {
+                [Stage::Corrupt(_)] => {}
+                [Stage::Corrupt(_), Stage::Latency(_)] => with_latency += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        // 300 ± 5 standard deviations.
+        assert!((228..=372).contains(&with_latency), "{with_latency}");
+    }
+
+    #[test]
+    fn a_changed_fault_goes_on_with_what_it_still_means() {
+        let book = book(&[r#"{"name":"a","to":{"port":80},"effect":{"type":"latency","delay":"1ms"}}"#]);
+        let mut plan = plan(&book);
+        let change = |body: &str| {
+            let raw = serde_json::from_str::<RawFault>(body).unwrap();
+            book.change(1, Fault::try_from(&raw).unwrap()).unwrap();
+        };
+        change(r#"{"to":{"port":80},"effect":{"type":"timeout","after":"1s"}}"#);
+        assert!(matches!(
+            stages(&mut plan, Direction::Request)[..],
+            [Stage::Stall(_)]
+        ));
+        assert!(plan.taken[0].end().is_some() && plan.taken[0].is_held());
+        change(r#"{"to":{"port":81},"effect":{"type":"timeout","after":"1s"}}"#);
+        assert!(stages(&mut plan, Direction::Request).is_empty() && plan.taken[0].end().is_none());
+        change(r#"{"to":{"port":80},"effect":{"type":"slow_close","delay":"1s"}}"#);
+        assert!(matches!(
+            stages(&mut plan, Direction::Request)[..],
+            [Stage::SlowClose(_)]
+        ));
+        book.clear();
+        assert!(stages(&mut plan, Direction::Request).is_empty());
+    }
+
+    #[test]
+    fn a_dry_run_takes_nothing() {
+        let book = book(&[r#"{"everything":true,"dry_run":true,"effect":{"type":"reset"}}"#]);
+        let plan = plan(&book);
+        assert!(!plan.resets_at_once && plan.taken.is_empty());
     }
 
     #[test]
@@ -274,8 +288,39 @@ mod tests {
             let second = r#"{"everything":true,"effect":{"type":"latency","delay":"1ms"}}"#;
             let book = book(&[&first, second]);
             assert!(plan(&book).resets_at_once, "{effect}");
-            assert_eq!(book.list()[1].matched.load(Ordering::Relaxed), 0);
+            assert_eq!(book.list()[1].counts.matched.load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn attempts_to_connect_fail_and_wait_as_the_first_fault_says() {
+        let with = |effect: &str| {
+            let book = book(&[&format!(r#"{{"everything":true,"effect":{effect}}}"#)]);
+            let plan = plan(&book);
+            (book, plan)
+        };
+        let (_book, refused) = with(r#"{"type":"refuse"}"#);
+        assert_eq!(refused.fails, Some(ConnectFailure::Refused));
+        let (_book, unreachable) = with(r#"{"type":"unreachable"}"#);
+        assert_eq!(unreachable.fails, Some(ConnectFailure::Unreachable));
+        assert!(unreachable.resets_at_once);
+        let (silent, mut timed_out) = with(r#"{"type":"connect_timeout","after":"2s"}"#);
+        let after = Some(Duration::from_secs(2));
+        assert_eq!(timed_out.fails, Some(ConnectFailure::TimedOut { after }));
+        assert!(!timed_out.resets_at_once && timed_out.taken[0].end().is_none());
+        assert_eq!(timed_out.is_unsilenced().now_or_never(), None);
+        silent.clear();
+        assert_eq!(timed_out.may_connect().now_or_never(), Some(()));
+        let (delayed, plan) = with(r#"{"type":"connect_delay","delay":"1h"}"#);
+        assert_eq!(plan.fails, None);
+        assert_eq!(plan.is_unsilenced().now_or_never(), Some(()));
+        let waits = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let _inside = waits.as_ref().unwrap().enter();
+        assert_eq!(plan.may_connect().now_or_never(), None);
+        delayed.clear();
+        assert_eq!(plan.may_connect().now_or_never(), Some(()));
     }
 
     #[test]
@@ -284,13 +329,16 @@ mod tests {
             let fault =
                 format!(r#"{{"everything":true,"effect":{{"type":"refuse"}},"percent":30,"seed":{seed}}}"#);
             let book = book(&[&fault]);
-            let chosen = (0..1000).map(|_| plan(&book).resets_at_once).collect::<Vec<_>>();
+            let chosen = (0..10_000)
+                .map(|_| plan(&book).resets_at_once)
+                .collect::<Vec<_>>();
             let hits = chosen.iter().filter(|hit| **hit).count() as u64;
-            let armed = &book.list()[0];
-            assert!((230..370).contains(&hits), "{hits}");
-            assert_eq!(armed.matched.load(Ordering::Relaxed), 1000);
-            assert_eq!(armed.affected.load(Ordering::Relaxed), hits);
-            assert_eq!(armed.escaped.load(Ordering::Relaxed), 1000 - hits);
+            let counts = book.list()[0].counts.clone();
+            // 3,000 ± 4 standard deviations of the binomial distribution.
+            assert!((2817..=3183).contains(&hits), "{hits}");
+            assert_eq!(counts.matched.load(Ordering::Relaxed), 10_000);
+            assert_eq!(counts.affected.load(Ordering::Relaxed), hits);
+            assert_eq!(counts.escaped.load(Ordering::Relaxed), 10_000 - hits);
             chosen
         };
         assert_eq!(chosen(7), chosen(7));
@@ -301,9 +349,9 @@ mod tests {
     fn a_full_fault_lets_connections_escape_until_one_ends() {
         let book = book(&[r#"{"everything":true,"effect":{"type":"timeout"},"max_active":1}"#]);
         let first = plan(&book);
-        assert_eq!((first.stalls.len(), plan(&book).stalls.len()), (1, 0));
+        assert_eq!((first.taken.len(), plan(&book).taken.len()), (1, 0));
         drop(first);
-        assert_eq!(plan(&book).stalls.len(), 1);
+        assert_eq!(plan(&book).taken.len(), 1);
     }
 
     #[test]
@@ -312,7 +360,7 @@ mod tests {
         let snapshot = book.list();
         book.clear();
         let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let plan = Plan::new(&snapshot, &Caller::default(), destination, Instant::now());
-        assert!(!plan.resets_at_once && plan.active.is_empty());
+        let plan = Plan::new(&snapshot, &Arc::default(), &destination.into(), Instant::now());
+        assert!(!plan.resets_at_once && plan.taken.is_empty());
     }
 }

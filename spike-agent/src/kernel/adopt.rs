@@ -22,12 +22,12 @@ use tracing::{debug, info, warn};
 
 use super::joins::{End, callers};
 use super::netns::told_cookie;
-use super::sock_diag::tcp_sockets;
+use super::sock_diag::{TcpSocket, tcp_sockets};
 use super::tables::monotonic_ns;
 use super::{Kernel, lock};
 
 /// The TCP state of a listener.
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
 /// A socket that was found.
 struct Found {
@@ -167,7 +167,7 @@ fn adopt_connection(kernel: &Kernel, found: &Found, server: bool, caller: Option
 /// All sockets below `cgroup` that have no state yet. Processes that end meanwhile, and what they may not be asked,
 /// are passed over: they will not make calls, or are seen by the hooks.
 fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
-    let mut tables: HashMap<u64, (u64, HashMap<u64, u8>)> = HashMap::new();
+    let mut tables: HashMap<u64, (u64, HashMap<u64, TcpSocket>)> = HashMap::new();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mount = crate::safety::find_cgroup2().unwrap_or_else(|_| cgroup.to_owned());
@@ -206,9 +206,12 @@ fn find(kernel: &Kernel, cgroup: &Path) -> Vec<Found> {
             let Some(inode) = socket_inode(&file.path()) else {
                 continue;
             };
-            let Some(&state) = table.get(&inode).filter(|_| seen.insert(inode)) else {
+            let Some(state) = table.get(&inode).map(|socket| socket.state) else {
                 continue;
             };
+            if !seen.insert(inode) {
+                continue;
+            }
             let Some(number) = file.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
@@ -253,7 +256,7 @@ fn endpoint(address: rustix::net::SocketAddrAny) -> Option<Endpoint> {
     SocketAddr::try_from(address).ok().map(Endpoint::from)
 }
 
-fn socket_inode(link: &Path) -> Option<u64> {
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;
     target
         .to_str()?
@@ -264,7 +267,7 @@ fn socket_inode(link: &Path) -> Option<u64> {
 }
 
 /// The folder of a process's cgroup v2.
-fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
+pub(super) fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(proc.join("cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(if path.is_empty() {
@@ -274,7 +277,7 @@ fn cgroup_of(proc: &Path, mount: &Path) -> Option<PathBuf> {
     })
 }
 
-fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {
+pub(super) fn task_of(pid: i32, proc: &Path, cgroup: &Path) -> Task {
     let mut executable = [0; EXECUTABLE_LEN];
     let exe = fs::read_link(proc.join("exe")).unwrap_or_default();
     let name = exe.file_name().unwrap_or_default().to_string_lossy();

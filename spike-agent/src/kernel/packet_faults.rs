@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -53,19 +54,31 @@ impl PacketTable {
     }
 }
 
-/// An interface in some network namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// An interface in some network namespace; two are equal that mean the same one, whatever the namespace was called.
+#[derive(Clone, Debug)]
 pub struct Site {
     /// The number of the namespace.
     netns: u64,
     /// Its cookie.
     cookie: u64,
-    /// Whether it is the agent's own.
-    is_own: bool,
     name: String,
     index: u32,
     ethernet: bool,
     loopback: bool,
+}
+
+impl PartialEq for Site {
+    fn eq(&self, other: &Self) -> bool {
+        (self.netns, self.index) == (other.netns, other.index)
+    }
+}
+
+impl Eq for Site {}
+
+impl Hash for Site {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.netns, self.index).hash(state);
+    }
 }
 
 impl Site {
@@ -132,7 +145,6 @@ struct Namespace {
     file: File,
     number: u64,
     cookie: u64,
-    is_own: bool,
     shown: String,
 }
 
@@ -162,7 +174,6 @@ impl Namespace {
             file,
             number,
             cookie,
-            is_own,
             shown,
         })
     }
@@ -180,7 +191,6 @@ impl Namespace {
         Ok(Site {
             netns: self.number,
             cookie: self.cookie,
-            is_own: self.is_own,
             name: format!("{name}{}", self.shown),
             index,
             ethernet: ETHERNET_KINDS.contains(&kind),

@@ -70,6 +70,16 @@ impl Kernel {
         Some(flow)
     }
 
+    /// The owner of a flow.
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        lock(&self.flows).get(key, 0).ok()
+    }
+
+    /// What an edge is between.
+    pub fn edge(&self, id: u64) -> Option<Edge> {
+        lock(&self.edges).get(&id, 0).ok()
+    }
+
     /// Who answers at an address.
     pub fn service(&self, key: &ServiceKey) -> Option<Task> {
         lock(&self.services).get(key, 0).ok()

@@ -1,86 +1,28 @@
-//! Attaches the packet programs to interfaces while a capture runs, and reads what they copy.
+//! Attaches the packet programs to interfaces while a capture runs.
 
-use std::collections::HashMap;
-use std::ffi::CString;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, Program, SchedClassifier, TcAttachType};
-use spike_common::packet::PacketHeader;
-use tokio::io::unix::AsyncFd;
+use spike_common::packet::{TapLink, link_key};
 
-use super::tables::plain;
+use super::links::Link;
 use super::{Kernel, clsact, lock};
+use crate::safety::netns::inside;
 use crate::safety::{Direction, Entry, EntryId, Journal, current_netns};
 
-/// `ARPHRD_ETHER`, `ARPHRD_LOOPBACK`: interfaces whose packets start with an Ethernet header.
-const ETHERNET_KINDS: [u32; 2] = [1, 772];
-
-/// An interface of the agent's network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub index: u32,
-    /// Whether its packets start with an Ethernet header; else with the IP header.
-    pub ethernet: bool,
-    /// Whether it is the loopback device, which shows each packet leaving and arriving.
-    pub loopback: bool,
-}
-
-impl Link {
-    /// Finds an interface by name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn named(name: &str) -> Result<Self> {
-        let c_name = CString::new(name)?;
-        // SAFETY: a NUL-terminated string.
-        let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
-        if index == 0 {
-            return Err(anyhow!("there is no interface {name:?}; `ip link` lists them"));
-        }
-        let read =
-            |what: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{what}")).unwrap_or_default();
-        let kind: u32 = read("type").trim().parse().unwrap_or(1);
-        Ok(Self {
-            name: name.to_owned(),
-            index,
-            ethernet: ETHERNET_KINDS.contains(&kind),
-            loopback: kind == 772,
-        })
-    }
-
-    /// All interfaces that are up.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn all_up() -> Result<Vec<Self>> {
-        let mut links = Vec::new();
-        for entry in std::fs::read_dir("/sys/class/net")
-            .context("list the interfaces")?
-            .flatten()
-        {
-            let flags = std::fs::read_to_string(entry.path().join("flags")).unwrap_or_default();
-            let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
-            if flags & libc::IFF_UP.cast_unsigned() != 0
-                && let Some(link) = entry.file_name().to_str().and_then(|name| Self::named(name).ok())
-            {
-                links.push(link);
-            }
-        }
-        links.sort_by_key(|link| link.index);
-        Ok(links)
-    }
-}
+/// The programs that choose and copy packets.
+const INGRESS: &str = "spike_tap_ingress";
+const EGRESS: &str = "spike_tap_egress";
 
 /// The packet programs on one interface; dropping it takes them off.
 pub struct Tap {
     kernel: Arc<Kernel>,
-    index: u32,
+    link: Link,
+    slot: u32,
     attached: Vec<Attached>,
     /// Where a clsact qdisc would be written down that was put there for this or for packet faults: goes with the last
     /// of them.
@@ -101,27 +43,44 @@ enum Attached {
 impl std::fmt::Debug for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tap")
-            .field("index", &self.index)
+            .field("link", &self.link)
             .finish_non_exhaustive()
     }
 }
 
 impl Tap {
-    /// Puts the packet programs on an interface.
+    /// Puts the packet programs on an interface. `slot` is the number of its namespace, 0 for the agent's own.
     ///
     /// # Errors
     /// Names the interface and the step; nothing stays attached.
-    pub fn attach(kernel: &Arc<Kernel>, link: &Link, journal: &Arc<Journal>) -> Result<Self> {
+    pub fn attach(kernel: &Arc<Kernel>, link: &Link, slot: u32, journal: &Arc<Journal>) -> Result<Self> {
         let mut tap = Self {
             kernel: Arc::clone(kernel),
-            index: link.index,
+            link: link.clone(),
+            slot,
             attached: Vec::new(),
             journal: Arc::clone(journal),
         };
-        let header = if link.ethernet { 14 } else { 0 };
+        let place = link.place.as_ref();
+        let note = TapLink {
+            netns: place.map_or(kernel.own_netns, |place| place.cookie),
+            header: if link.ethernet { 14 } else { 0 },
+            padding: 0,
+        };
         lock(&kernel.tap_links)
-            .insert(link.index, header, 0)
+            .insert(link_key(slot, link.index), note, 0)
             .context("note the interface's kind")?;
+        match place {
+            Some(place) => inside(&place.file, || tap.attach_here(journal))
+                .with_context(|| format!("enter network namespace {}", place.name))??,
+            None => tap.attach_here(journal)?,
+        }
+        Ok(tap)
+    }
+
+    /// In the interface's namespace.
+    fn attach_here(&mut self, journal: &Arc<Journal>) -> Result<()> {
+        let (kernel, link) = (&self.kernel, &self.link);
         let tcx = kernel.features.tcx && std::env::var_os("SPIKE_NO_TCX").is_none();
         if !tcx {
             clsact::ensure(&link.name, link.index, journal)?;
@@ -133,43 +92,61 @@ impl Tap {
             &[Direction::Ingress, Direction::Egress]
         };
         for direction in directions {
-            let attached = attach_one(kernel, link, *direction, tcx, journal)
-                .with_context(|| format!("attach the {direction:?} tap to {}", link.name))?;
-            tap.attached.push(attached);
+            let attached = attach_one(kernel, link, self.slot, *direction, tcx, journal)
+                .with_context(|| format!("attach the {direction:?} tap to {}", link.shown()))?;
+            self.attached.push(attached);
         }
-        Ok(tap)
+        Ok(())
     }
-}
 
-impl Drop for Tap {
-    fn drop(&mut self) {
+    /// In the interface's namespace.
+    fn detach_here(&mut self) {
         for attached in self.attached.drain(..) {
             if let Attached::Netlink { link, journal, entry } = attached {
                 drop(link);
                 _ = journal.done(entry);
             }
         }
-        clsact::release(self.index, &self.journal);
-        _ = lock(&self.kernel.tap_links).remove(&self.index);
+        clsact::release(self.link.index, &self.journal);
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        match self.link.place.clone() {
+            // A namespace that cannot be entered any more has no interfaces either.
+            Some(place) => _ = inside(&place.file, || self.detach_here()),
+            None => self.detach_here(),
+        }
+        _ = lock(&self.kernel.tap_links).remove(&link_key(self.slot, self.link.index));
     }
 }
 
 fn attach_one(
     kernel: &Kernel,
     link: &Link,
+    slot: u32,
     direction: Direction,
     tcx: bool,
     journal: &Arc<Journal>,
 ) -> Result<Attached> {
     let (name, attach_type) = match direction {
-        Direction::Ingress => ("spike_tap_ingress", TcAttachType::Ingress),
-        Direction::Egress => ("spike_tap_egress", TcAttachType::Egress),
+        Direction::Ingress => (INGRESS, TcAttachType::Ingress),
+        Direction::Egress => (EGRESS, TcAttachType::Egress),
     };
     let mut programs = lock(&kernel.programs);
-    let Some(Program::SchedClassifier(program)) = programs.program_mut(name) else {
-        return Err(anyhow!("kernel object has no program {name}"));
+    let name = match (slot, direction) {
+        (0, _) => name.to_owned(),
+        (_, Direction::Ingress) => format!("spike_tap_in_{slot}"),
+        (_, Direction::Egress) => format!("spike_tap_out_{slot}"),
     };
-    let program: &mut SchedClassifier = program;
+    if slot != 0 {
+        go_on_to_the_tap(kernel, &mut programs)?;
+    }
+    let program = classifier(&mut programs, &name)?;
+    if program.fd().is_err() {
+        program.load().with_context(|| format!("load {name}"))?;
+    }
     if tcx {
         let id = program.attach_with_options(
             &link.name,
@@ -184,7 +161,7 @@ fn attach_one(
         ifindex: link.index,
         ifname: link.name.clone(),
         direction,
-        name: name.to_owned(),
+        name: name.clone(),
         handle: 0,
         priority: 0,
     })?;
@@ -201,50 +178,21 @@ fn attach_one(
     })
 }
 
-impl Kernel {
-    /// `hooks/tap --packets--> handle`, for as long as the agent runs.
-    ///
-    /// # Errors
-    /// When they are already being read, or cannot be polled.
-    pub fn read_packets(&self, handle: impl Fn(&PacketHeader, &[u8]) + Send + 'static) -> Result<()> {
-        let ring = lock(&self.packets)
-            .take()
-            .context("the packets are already being read")?;
-        // SAFETY: the ring owns its descriptor and keeps it until it is dropped.
-        let mut ring = unsafe { AsyncFd::register(ring) }.context("poll the packets' ring buffer")?;
-        tokio::spawn(async move {
-            while let Ok(mut ready) = ring.readable_mut().await {
-                let mut budget = 1024;
-                while let Some(item) = ready.get_inner_mut().next() {
-                    if let Some(header) = plain::<PacketHeader>(&item)
-                        && let Some(bytes) = item.get(size_of::<PacketHeader>()..)
-                    {
-                        let length = bytes.len().min(header.captured as usize);
-                        handle(&header, &bytes[..length]);
-                    }
-                    budget -= 1;
-                    if budget == 0 {
-                        drop(item);
-                        break;
-                    }
-                }
-                if budget == 0 {
-                    // Still ready; let others run.
-                    drop(ready);
-                    tokio::task::yield_now().await;
-                } else {
-                    ready.clear_ready();
-                }
-            }
-        });
-        Ok(())
+fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    match programs.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(anyhow!("kernel object has no program {name}")),
     }
 }
 
-/// Names of interfaces by index, for those who sort packets.
-pub fn index_table(links: &[Link]) -> HashMap<u32, u32> {
-    (0_u32..)
-        .zip(links)
-        .map(|(position, link)| (link.index, position))
-        .collect()
+/// Lets taps of other namespaces find the programs that do the work.
+fn go_on_to_the_tap(kernel: &Kernel, programs: &mut Ebpf) -> Result<()> {
+    let mut table = lock(&kernel.tap_programs);
+    for (index, name) in [(0, EGRESS), (1, INGRESS)] {
+        let program = classifier(programs, name)?;
+        table
+            .set(index, program.fd()?, 0)
+            .with_context(|| format!("lead taps to {name}"))?;
+    }
+    Ok(())
 }

@@ -1,9 +1,14 @@
 //! What a fault does to a call, as written and as checked.
 
+mod step;
+mod stream;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use step::{RawStep, Step, share};
 
 use super::{
     FieldError, PacketEffect, Rate,
@@ -14,7 +19,7 @@ use super::{
     units::{format_duration, parse_duration},
 };
 
-/// Longest `delay` of a latency.
+/// Longest `delay` of a latency, a slicer or a slow close.
 pub const MAX_DELAY: Duration = Duration::from_secs(3600);
 /// Shortest `after` of a connect timeout: the kernel's first look at the time is when it sends a SYN again (RFC 6298).
 pub const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,6 +48,26 @@ impl Direction {
     pub fn affects_response(self) -> bool {
         matches!(self, Self::Response | Self::Both)
     }
+
+    /// Are bytes that go `way`, which is not both, meant?
+    pub fn affects(self, way: Self) -> bool {
+        self == Self::Both || self == way
+    }
+}
+
+/// How single delays lie around `delay`, with `jitter` as their spread.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Distribution {
+    /// Evenly within `delay` ± `jitter`.
+    #[default]
+    Uniform,
+    /// The normal distribution with mean `delay` and standard deviation `jitter`; what falls below 0 is 0.
+    Normal,
+    /// Never below `delay`, seldom far above: a Pareto distribution with mean `delay` + `jitter`, cut at 1h.
+    Pareto,
 }
 
 /// What is done to the chosen calls, as written. Times are text with a unit (`200ms`, `1m30s`).
@@ -54,10 +79,13 @@ pub enum RawEffect {
         /// How much later: above 0, at most 1h.
         #[schema(example = "200ms")]
         delay: String,
-        /// Each delay is spread evenly over `delay` ± `jitter`; at most `delay`. Default: `0s`.
+        /// How far single delays spread, at most `delay`; what it means, `distribution` says. Default: `0s`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(example = "50ms")]
         jitter: Option<String>,
+        /// How single delays spread. Default: `uniform`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        distribution: Option<Distribution>,
         /// Which bytes. Default: `response`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         direction: Option<Direction>,
@@ -75,6 +103,9 @@ pub enum RawEffect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(example = "30s")]
         after: Option<String>,
+        /// Which bytes. Default: `both`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
     },
     /// The attempt to connect fails at once with ECONNREFUSED.
     Refuse {},
@@ -133,6 +164,50 @@ pub enum RawEffect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         direction: Option<Direction>,
     },
+    /// The end of a direction arrives later; its bytes do not.
+    SlowClose {
+        /// How much later: above 0, at most 1h.
+        #[schema(example = "2s")]
+        delay: String,
+        /// Whose end. Default: `both`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// Bytes arrive in small pieces.
+    Slicer {
+        /// Average size of a piece: from 1 byte to 1MiB.
+        #[schema(example = "64B")]
+        size: String,
+        /// Sizes are spread evenly over `size` ± `variation`; below `size`. Default: `0B`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "32B")]
+        variation: Option<String>,
+        /// Pause after each piece, at most 1h. Default: `0s`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "10ms")]
+        delay: Option<String>,
+        /// Which bytes. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// The connection is closed after a number of bytes.
+    LimitData {
+        /// How many bytes pass before; all of a direction that was already open count.
+        #[schema(example = "10KiB")]
+        bytes: String,
+        /// Which bytes are counted, each direction by itself. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// Some bytes arrive with one bit flipped.
+    Corrupt {
+        /// Share of the bytes in percent: above 0, at most 100.
+        #[schema(exclusive_minimum = 0, maximum = 100, example = 0.1)]
+        share: f64,
+        /// Which bytes. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
     /// Packets are lost.
     Loss(RawLoss),
     /// Packets come twice.
@@ -158,8 +233,10 @@ pub enum Effect {
     Latency {
         /// Above 0, at most [`MAX_DELAY`].
         delay: Duration,
-        /// Spread evenly over `delay` ± `jitter`; at most `delay`.
+        /// The spread of single delays; at most `delay`.
         jitter: Duration,
+        /// What `jitter` means.
+        distribution: Distribution,
         /// Which bytes.
         direction: Direction,
     },
@@ -172,6 +249,8 @@ pub enum Effect {
     Timeout {
         /// Time from its opening until it is closed; `None` keeps it open while the fault is armed.
         after: Option<Duration>,
+        /// Which bytes.
+        direction: Direction,
     },
     /// The attempt to connect fails at once with ECONNREFUSED.
     Refuse,
@@ -215,6 +294,38 @@ pub enum Effect {
         /// Which datagrams.
         direction: Direction,
     },
+    /// The end of a direction arrives later.
+    SlowClose {
+        /// Above 0, at most [`MAX_DELAY`].
+        delay: Duration,
+        /// Whose end.
+        direction: Direction,
+    },
+    /// Bytes arrive in small pieces.
+    Slicer {
+        /// Average size of a piece in bytes, from 1 to [`stream::MAX_SLICE`].
+        size: u32,
+        /// Sizes are spread evenly over `size` ± this; below `size`.
+        variation: u32,
+        /// Pause after each piece, at most [`MAX_DELAY`].
+        delay: Duration,
+        /// Which bytes.
+        direction: Direction,
+    },
+    /// The connection is closed after a number of bytes.
+    LimitData {
+        /// How many pass before.
+        bytes: u64,
+        /// Which bytes are counted.
+        direction: Direction,
+    },
+    /// Some bytes arrive with one bit flipped.
+    Corrupt {
+        /// Share of the bytes in percent: above 0, at most 100.
+        share: f64,
+        /// Which bytes.
+        direction: Direction,
+    },
     /// Something is done to packets on an interface.
     Packet(PacketEffect),
 }
@@ -242,6 +353,10 @@ impl Effect {
             Self::UdpDelay { .. } => "udp_delay",
             Self::UdpDrop { .. } => "udp_drop",
             Self::UdpDuplicate { .. } => "udp_duplicate",
+            Self::SlowClose { .. } => "slow_close",
+            Self::Slicer { .. } => "slicer",
+            Self::LimitData { .. } => "limit_data",
+            Self::Corrupt { .. } => "corrupt",
             Self::Packet(effect) => effect.kind(),
         }
     }
@@ -258,48 +373,58 @@ impl Effect {
     pub fn is_decided_in_kernel(&self) -> bool {
         matches!(self, Self::Refuse)
     }
+
+    /// True when it works on the bytes of a connection within the proxy, so that others can come before and after it.
+    pub fn is_of_streams(&self) -> bool {
+        matches!(
+            self,
+            Self::Latency { .. }
+                | Self::Reset { .. }
+                | Self::Timeout { .. }
+                | Self::Bandwidth { .. }
+                | Self::SlowClose { .. }
+                | Self::Slicer { .. }
+                | Self::LimitData { .. }
+                | Self::Corrupt { .. }
+        )
+    }
 }
 
 impl TryFrom<&RawEffect> for Effect {
     type Error = FieldError;
 
     fn try_from(raw: &RawEffect) -> Result<Self, FieldError> {
-        Ok(match raw {
+        match raw {
             RawEffect::Latency {
                 delay,
                 jitter,
+                distribution,
                 direction,
-            } => {
-                let (delay, jitter) = delay_and_jitter(delay, jitter.as_deref())?;
-                Self::Latency {
-                    delay,
-                    jitter,
-                    direction: direction.unwrap_or(Direction::Response),
-                }
-            }
-            RawEffect::Reset { after } => Self::Reset {
+            } => stream::latency(delay, jitter.as_deref(), *distribution, *direction),
+            RawEffect::Reset { after } => Ok(Self::Reset {
                 after: optional_time("after", after.as_deref(), MAX_AFTER)?.unwrap_or_default(),
-            },
-            RawEffect::Timeout { after } => Self::Timeout {
+            }),
+            RawEffect::Timeout { after, direction } => Ok(Self::Timeout {
                 after: optional_time("after", after.as_deref(), MAX_AFTER)?,
-            },
-            RawEffect::Refuse {} => Self::Refuse,
-            RawEffect::Bandwidth { rate, direction } => Self::Bandwidth {
+                direction: direction.unwrap_or(Direction::Both),
+            }),
+            RawEffect::Refuse {} => Ok(Self::Refuse),
+            RawEffect::Bandwidth { rate, direction } => Ok(Self::Bandwidth {
                 rate: Rate::parse(rate).map_err(|message| FieldError::new("rate", message))?,
                 direction: direction.unwrap_or(Direction::Both),
-            },
-            RawEffect::Unreachable {} => Self::Unreachable,
+            }),
+            RawEffect::Unreachable {} => Ok(Self::Unreachable),
             RawEffect::ConnectTimeout { after } => {
                 let after = optional_time("after", after.as_deref(), MAX_AFTER)?;
                 if after.is_some_and(|after| after < MIN_CONNECT_TIMEOUT) {
                     let message = "must be from 1s: the caller's kernel looks at the time no sooner";
                     return Err(FieldError::new("after", message));
                 }
-                Self::ConnectTimeout { after }
+                Ok(Self::ConnectTimeout { after })
             }
             RawEffect::ConnectDelay { delay, jitter } => {
                 let (delay, jitter) = delay_and_jitter(delay, jitter.as_deref())?;
-                Self::ConnectDelay { delay, jitter }
+                Ok(Self::ConnectDelay { delay, jitter })
             }
             RawEffect::UdpDelay {
                 delay,
@@ -307,48 +432,65 @@ impl TryFrom<&RawEffect> for Effect {
                 direction,
             } => {
                 let (delay, jitter) = delay_and_jitter(delay, jitter.as_deref())?;
-                Self::UdpDelay {
+                Ok(Self::UdpDelay {
                     delay,
                     jitter,
                     direction: direction.unwrap_or(Direction::Response),
-                }
+                })
             }
-            RawEffect::UdpDrop { direction } => Self::UdpDrop {
+            RawEffect::UdpDrop { direction } => Ok(Self::UdpDrop {
                 direction: direction.unwrap_or(Direction::Response),
-            },
-            RawEffect::UdpDuplicate { direction } => Self::UdpDuplicate {
+            }),
+            RawEffect::UdpDuplicate { direction } => Ok(Self::UdpDuplicate {
                 direction: direction.unwrap_or(Direction::Response),
-            },
-            RawEffect::Loss(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Duplicate(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::PacketCorrupt(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Partition(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Delay(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Jitter(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Reorder(raw) => Self::Packet(raw.try_into()?),
-            RawEffect::Rate(raw) => Self::Packet(raw.try_into()?),
-        })
+            }),
+            RawEffect::SlowClose { delay, direction } => stream::slow_close(delay, *direction),
+            RawEffect::Slicer {
+                size,
+                variation,
+                delay,
+                direction,
+            } => stream::slicer(size, variation.as_deref(), delay.as_deref(), *direction),
+            RawEffect::LimitData { bytes, direction } => stream::limit_data(bytes, *direction),
+            RawEffect::Corrupt {
+                share: percent,
+                direction,
+            } => Ok(Self::Corrupt {
+                share: share("share", *percent)?,
+                direction: direction.unwrap_or(Direction::Response),
+            }),
+            RawEffect::Loss(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Duplicate(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::PacketCorrupt(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Partition(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Delay(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Jitter(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Reorder(raw) => Ok(Self::Packet(raw.try_into()?)),
+            RawEffect::Rate(raw) => Ok(Self::Packet(raw.try_into()?)),
+        }
     }
 }
 
 impl From<&Effect> for RawEffect {
     fn from(effect: &Effect) -> Self {
-        let unless_zero = |time: Duration| (!time.is_zero()).then(|| format_duration(time));
         match effect {
             Effect::Latency {
                 delay,
                 jitter,
+                distribution,
                 direction,
             } => Self::Latency {
                 delay: format_duration(*delay),
                 jitter: unless_zero(*jitter),
+                distribution: (*distribution != Distribution::Uniform).then_some(*distribution),
                 direction: Some(*direction),
             },
             Effect::Reset { after } => Self::Reset {
                 after: unless_zero(*after),
             },
-            Effect::Timeout { after } => Self::Timeout {
+            Effect::Timeout { after, direction } => Self::Timeout {
                 after: after.map(format_duration),
+                direction: (*direction != Direction::Both).then_some(*direction),
             },
             Effect::Refuse => Self::Refuse {},
             Effect::Bandwidth { rate, direction } => Self::Bandwidth {
@@ -378,6 +520,29 @@ impl From<&Effect> for RawEffect {
             Effect::UdpDuplicate { direction } => Self::UdpDuplicate {
                 direction: Some(*direction),
             },
+            Effect::SlowClose { delay, direction } => Self::SlowClose {
+                delay: format_duration(*delay),
+                direction: Some(*direction),
+            },
+            Effect::Slicer {
+                size,
+                variation,
+                delay,
+                direction,
+            } => Self::Slicer {
+                size: format!("{size}B"),
+                variation: (*variation > 0).then(|| format!("{variation}B")),
+                delay: unless_zero(*delay),
+                direction: Some(*direction),
+            },
+            Effect::LimitData { bytes, direction } => Self::LimitData {
+                bytes: format!("{bytes}B"),
+                direction: Some(*direction),
+            },
+            Effect::Corrupt { share, direction } => Self::Corrupt {
+                share: *share,
+                direction: Some(*direction),
+            },
             Effect::Packet(effect) => Self::from(effect),
         }
     }
@@ -393,6 +558,10 @@ fn delay_and_jitter(delay: &str, jitter: Option<&str>) -> Result<(Duration, Dura
         return Err(FieldError::new("jitter", "must be at most `delay`"));
     }
     Ok((delay, jitter))
+}
+
+fn unless_zero(time: Duration) -> Option<String> {
+    (!time.is_zero()).then(|| format_duration(time))
 }
 
 /// Reads a time of at most `max`; the error names `field`.

@@ -82,10 +82,14 @@ fn tagged_culprit<T: DeserializeOwned>(body: &[u8], failure: &Failure) -> Option
     let document: Value = serde_json::from_slice(body).ok()?;
     let pointer = match failure.path.as_str() {
         "" => String::new(),
-        path => format!("/{}", path.replace('.', "/")),
+        path => format!("/{}", path.replace(['.', '['], "/").replace(']', "")),
     };
     let object = document.pointer(&pointer)?.as_object()?;
     let tag = object.get("type")?;
+    let unknown = tag.as_str().map(|tag| format!("unknown variant `{tag}`"));
+    if unknown.is_some_and(|unknown| failure.message.starts_with(&unknown)) {
+        return Some("type".to_owned());
+    }
     let fails_alike = |name: &str, value: &Value| {
         let mut alone = document.clone();
         *alone.pointer_mut(&pointer)? = json!({"type": tag, name: value});
@@ -113,7 +117,6 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named() {
         for (body, field) in [
-            (r#"{"to":{"port":80}}"#, "effect"),
             (r#"{"to":{"prot":80},"effect":{"type":"refuse"}}"#, "to.prot"),
             (r#"{"percnt":80,"effect":{"type":"refuse"}}"#, "percnt"),
             (r#"{"percent":"80","effect":{"type":"refuse"}}"#, "percent"),
@@ -141,7 +144,15 @@ mod tests {
             ),
             (r#"{"effect":{"type":"refuse","delay":"1s"}}"#, "effect.delay"),
             (r#"{"effect":"latency"}"#, "effect"),
-            ("[]", ""),
+            (
+                r#"{"effects":[{"type":"reset"},{"type":"reset","aftr":"1s"}]}"#,
+                "effects[1].aftr",
+            ),
+            (
+                r#"{"effects":[{"type":"reset","percent":"5"}]}"#,
+                "effects[0].percent",
+            ),
+            (r#"{"effects":[{"type":"rset"}]}"#, "effects[0].type"),
             ("null", ""),
         ] {
             assert_eq!(field_of(body), field, "{body}");

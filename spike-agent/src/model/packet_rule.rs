@@ -201,7 +201,7 @@ mod tests {
 
     fn compiled(body: &str) -> Result<PacketFault, FieldError> {
         let fault = Fault::try_from(&serde_json::from_str::<RawFault>(body).unwrap()).unwrap();
-        let effect = fault.effect.packet().unwrap();
+        let effect = fault.packet().unwrap();
         compile(&fault, effect, 9, true)
     }
 

@@ -1,6 +1,7 @@
 //! What the agent answers: the shapes of its API, for the doors to send and for the command line to read.
 
 mod analysis;
+mod audit;
 mod call;
 mod capture;
 mod diff;
@@ -12,6 +13,7 @@ mod service;
 mod status;
 
 pub use analysis::{AffectedView, AnalysisView, FindingKind, FindingView, Severity, WithoutView};
+pub use audit::{Actor, AuditEntry, AuditEvent, AuditList};
 pub use call::{CALL_FIELDS, CallEvent, CallView, DecodingView};
 pub use capture::{CaptureList, CaptureState, CaptureView};
 pub use diff::{ChangeView, Changed, DiffView, StretchView};

@@ -6,12 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
-use super::{Proxy, UpstreamSockets, held::Prepared, pump, upstream};
-use crate::fault::{pipeline::End, timer};
+use super::{
+    Planned, Proxy, UpstreamSockets,
+    held::Prepared,
+    pump::{self, Broken},
+    upstream::{self, UpstreamError},
+};
+use crate::{
+    fault::{book::ArmedFault, pipeline::Plan, timer},
+    model::Direction,
+};
 
 /// How long a stalled connection outlives its caller's last word: the kernel forgets a closed socket that waits for
 /// our end after this time (`net.ipv4.tcp_fin_timeout`) and tells nobody, so that it would be kept for nothing.
@@ -25,69 +31,99 @@ pub(super) async fn carry(
     upstream: Arc<dyn UpstreamSockets>,
 ) {
     let opened = Instant::now();
-    let (plan, prepared, destination) = match proxy.held.take(&addresses) {
-        Some(Prepared { plan, server, .. }) => (plan, server, None),
+    let Addresses {
+        netns_cookie,
+        client: peer,
+        listener,
+    } = addresses;
+    let (planned, prepared) = match proxy.held.take(&addresses) {
+        Some(Prepared { planned, server, .. }) => (planned, server),
         None => {
-            let Addresses {
-                netns_cookie,
-                client: peer,
-                listener,
-            } = addresses;
-            let Some(mut original) = proxy.originals.take(netns_cookie, peer, listener) else {
+            let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
                 proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, "no original destination is known; connection reset");
                 return reset([&client]);
             };
-            let plan = proxy.plan(&mut original, &*upstream, peer, opened);
-            (plan, None, Some(original.destination.address))
+            (proxy.plan(original, &*upstream, peer, opened), None)
         }
     };
-    if plan.resets_at_once {
-        return reset([&client]);
-    }
-    let mut ends = std::pin::pin!(End::first(plan.ends));
-    let server = match (prepared, destination) {
-        (Some(server), _) => server,
-        (None, None) => return reset([&client]),
-        // Its SYN was not held: the caller believes that it is connected.
-        (None, Some(destination)) => {
-            let (silences, connects) = (plan.silences, plan.connects);
-            let connecting = async {
-                for removed in &silences {
-                    removed.cancelled().await;
-                }
-                End::all(connects).await;
-                upstream::connect(&*upstream, destination, addresses.client).await
-            };
-            let connected = tokio::select! {
-                () = &mut ends => return reset([&client]),
-                () = pump::breaks(&client) => return reset([&client]),
-                connected = connecting => connected,
-            };
-            match connected {
-                Ok(server) => server,
-                Err(error) => {
-                    proxy.counts.unreached.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(%error, "caller's connection reset");
-                    return reset([&client]);
-                }
+    let Planned {
+        plan,
+        caller,
+        destination,
+    } = planned;
+    let address = destination.address;
+    let may_connect = plan.may_connect();
+    let connecting = async {
+        let server = match prepared {
+            Some(server) => server,
+            // Its SYN was not held: the caller believes that it is connected.
+            None => {
+                may_connect.await;
+                upstream::connect(&*upstream, address, peer).await?
             }
+        };
+        if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
+            let (came_in, went_on) = ((peer, listener), (local, remote));
+            proxy.originals.carried(netns_cookie, came_in, went_on);
+        }
+        Ok(server)
+    };
+    let entry = proxy.open.enter(caller, destination, &plan);
+    tokio::select! {
+        () = join(&proxy, &client, plan, connecting) => {}
+        () = entry.is_closed() => reset([&client]),
+    }
+}
+
+/// Carries a connection that came to the listener of a relay on to `upstream`, a host or address with a port.
+pub(super) async fn relay(proxy: &Proxy, client: TcpStream, armed: &ArmedFault, upstream: &str) {
+    let plan = Plan::of_relay(armed, Instant::now());
+    let connecting = async {
+        let connected = TcpStream::connect(upstream).await;
+        connected.map_err(|error| UpstreamError::Name(upstream.to_owned(), error))
+    };
+    join(proxy, &client, plan, connecting).await;
+}
+
+/// Joins a caller with its server, through what the faults of the plan do, until the end of both.
+async fn join(
+    proxy: &Proxy,
+    client: &TcpStream,
+    plan: Plan,
+    connecting: impl Future<Output = Result<TcpStream, UpstreamError>>,
+) {
+    if plan.resets_at_once {
+        return reset([client]);
+    }
+    let mut ends = std::pin::pin!(plan.ends());
+    let connected = tokio::select! {
+        () = &mut ends => return reset([client]),
+        () = pump::breaks(client) => return reset([client]),
+        connected = connecting => connected,
+    };
+    let server = match connected {
+        Ok(server) => server,
+        Err(error) => {
+            proxy.counts.unreached.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, "caller's connection reset");
+            return reset([client]);
         }
     };
-    for stream in [&client, &server] {
+    for stream in [client, &server] {
         // Each end decides by itself when to send; waiting here once more would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
     }
-    let stages = [plan.request, plan.response];
-    let is_complete = tokio::select! {
-        () = ends => false,
-        () = is_given_up(&client, plan.stalls) => false,
-        result = pump::both_ways(&client, &server, stages, &proxy.buffers) => result.is_ok(),
+    let lanes = [Direction::Request, Direction::Response].map(|way| plan.lanes(way));
+    let result = tokio::select! {
+        () = ends => Err(Broken::Reset),
+        () = is_given_up(client, plan) => Err(Broken::Reset),
+        result = pump::both_ways(client, &server, lanes, &proxy.buffers) => result,
     };
-    if !is_complete {
-        reset([&client, &server]);
+    if result == Err(Broken::Reset) {
+        reset([client, &server]);
     }
 }
 
@@ -111,21 +147,20 @@ fn reset<const N: usize>(streams: [&TcpStream; N]) {
     }
 }
 
-/// Waits until the caller has gone away while nothing is read from it; for ever once no fault holds it still.
-async fn is_given_up(client: &TcpStream, stalls: Vec<CancellationToken>) {
+/// Waits until the caller has gone away while a fault holds the connection still.
+async fn is_given_up(client: &TcpStream, mut plan: Plan) {
     let closed_for_long = async {
         pump::closes(client).await;
         timer::until(Instant::now() + CLOSED_WAIT).await;
     };
-    let all_removed = async {
-        for removed in &stalls {
-            removed.cancelled().await;
+    let mut closed_for_long = std::pin::pin!(closed_for_long);
+    loop {
+        plan.is_held().await;
+        tokio::select! {
+            biased;
+            () = plan.is_released() => {}
+            () = pump::breaks(client) => return,
+            () = &mut closed_for_long => return,
         }
-    };
-    tokio::select! {
-        biased;
-        () = all_removed => future::pending().await,
-        () = pump::breaks(client) => {}
-        () = closed_for_long => {}
     }
 }

@@ -13,12 +13,12 @@ use spike_common::held::HeldSyn;
 use tokio::net::TcpStream;
 
 use super::{
-    Original, Proxy, UpstreamSockets,
+    Original, Planned, Proxy, UpstreamSockets,
     connection::Addresses,
     inject,
     upstream::{self, UpstreamError},
 };
-use crate::fault::pipeline::{ConnectFailure, End, Plan};
+use crate::fault::pipeline::ConnectFailure;
 
 /// How long a caller may take to come after its SYN went on: it may have given up meanwhile, and tells nobody.
 const COMES_WITHIN: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ const TRIES_FOR: Duration = Duration::from_secs(130);
 
 /// What is ready for a caller whose SYN went on.
 pub(super) struct Prepared {
-    pub(super) plan: Plan,
+    pub(super) planned: Planned,
     /// None where the connection is reset before the server is asked.
     pub(super) server: Option<TcpStream>,
     since: Instant,
@@ -88,11 +88,16 @@ impl Held {
         lock(&self.prepared).remove(addresses)
     }
 
-    fn put(&self, addresses: Addresses, plan: Plan, server: Option<TcpStream>) {
+    fn put(&self, addresses: Addresses, planned: Planned, server: Option<TcpStream>) {
         let mut prepared = lock(&self.prepared);
         prepared.retain(|_, prepared| prepared.since.elapsed() < COMES_WITHIN);
         let since = Instant::now();
-        prepared.insert(addresses, Prepared { plan, server, since });
+        let ready = Prepared {
+            planned,
+            server,
+            since,
+        };
+        prepared.insert(addresses, ready);
     }
 
     /// A namespace that is served; the kernel may know of its listener a moment before the task that serves it runs.
@@ -156,9 +161,9 @@ impl Proxy {
             .prepare(original, &*place.sockets, &addresses, opened, syn.cookie)
             .await;
         match prepared {
-            Ok((plan, server)) => {
+            Ok((planned, server)) => {
                 // Before the SYN goes on: the accept may be faster than we are.
-                self.held.put(addresses, plan, server);
+                self.held.put(addresses, planned, server);
                 // What is injected may be lost, as any packet.
                 self.originals.pass(syn.cookie);
                 answer(inject::whole(packet));
@@ -172,13 +177,14 @@ impl Proxy {
     /// Asks the server, unless a fault says what comes of it.
     async fn prepare(
         &self,
-        mut original: Original,
+        original: Original,
         sockets: &dyn UpstreamSockets,
         addresses: &Addresses,
         opened: Instant,
         cookie: u64,
-    ) -> Result<(Plan, Option<TcpStream>), Outcome> {
-        let mut plan = self.plan(&mut original, sockets, addresses.client, opened);
+    ) -> Result<(Planned, Option<TcpStream>), Outcome> {
+        let planned = self.plan(original, sockets, addresses.client, opened);
+        let plan = &planned.plan;
         match plan.fails {
             Some(ConnectFailure::Refused) => return Err(Outcome::Refused),
             Some(ConnectFailure::Unreachable) => return Err(Outcome::Unreachable),
@@ -187,25 +193,20 @@ impl Proxy {
                     self.originals.time_out(cookie, after);
                 }
                 let given_up = tokio::time::sleep(after.unwrap_or(TRIES_FOR) + Duration::from_secs(1));
-                let removed = async {
-                    for removed in &plan.silences {
-                        removed.cancelled().await;
-                    }
-                };
                 tokio::select! {
                     () = given_up => return Err(Outcome::Silence),
-                    () = removed => {}
+                    () = plan.is_unsilenced() => {}
                 }
             }
             None => {}
         }
         if plan.resets_at_once {
-            return Ok((plan, None));
+            return Ok((planned, None));
         }
-        End::all(std::mem::take(&mut plan.connects)).await;
-        let connected = upstream::connect(sockets, original.destination.address, addresses.client).await;
+        plan.may_connect().await;
+        let connected = upstream::connect(sockets, planned.destination.address, addresses.client).await;
         match connected {
-            Ok(server) => Ok((plan, Some(server))),
+            Ok(server) => Ok((planned, Some(server))),
             Err(error) => {
                 self.counts
                     .unreached
@@ -232,8 +233,10 @@ enum Outcome {
 
 impl Outcome {
     fn of(error: &UpstreamError) -> Self {
-        let (UpstreamError::Socket(error) | UpstreamError::Bind(_, error) | UpstreamError::Connect(_, error)) =
-            error;
+        let (UpstreamError::Socket(error)
+        | UpstreamError::Bind(_, error)
+        | UpstreamError::Connect(_, error)
+        | UpstreamError::Name(_, error)) = error;
         match error.raw_os_error() {
             Some(libc::ETIMEDOUT) => Self::Silence,
             Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => {

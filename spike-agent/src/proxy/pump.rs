@@ -1,6 +1,9 @@
 //! Carries bytes between the caller and the server, each direction by itself, and ends and resets as they come.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture};
@@ -13,17 +16,29 @@ use tokio::{
 };
 
 use super::buffers::Buffers;
-use crate::fault::stage::{Chunk, Content, Stage};
+use crate::fault::{
+    lane::Lane,
+    stage::{Chunk, Content},
+    timer,
+};
 
-/// One side broke the connection; the other is to see that.
-#[derive(Debug)]
-pub(super) struct Broken;
+/// How long a connection that a fault cuts waits for its reader to take the last bytes and to close its end too.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// Carries both directions until both have ended, or one side breaks.
+/// How a connection ended before both its directions had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// One side broke it; the other is to see that.
+    Reset,
+    /// A fault closes it.
+    Cut,
+}
+
+/// Carries both directions until both have ended, one side breaks or a fault cuts it.
 pub(super) async fn both_ways(
     client: &TcpStream,
     server: &TcpStream,
-    [request, response]: [Vec<Stage>; 2],
+    [request, response]: [Vec<Lane>; 2],
     buffers: &Buffers,
 ) -> Result<(), Broken> {
     let mut request = one_way(client, server, request, buffers);
@@ -48,7 +63,7 @@ async fn unless_broken(
     tokio::select! {
         biased;
         result = direction => result,
-        () = breaks(ended) => Err(Broken),
+        () = breaks(ended) => Err(Broken::Reset),
     }
 }
 
@@ -67,58 +82,125 @@ pub(super) async fn closes(stream: &TcpStream) {
 fn one_way<'a>(
     from: &'a TcpStream,
     to: &'a TcpStream,
-    stages: Vec<Stage>,
+    lanes: Vec<Lane>,
     buffers: &'a Buffers,
 ) -> BoxFuture<'a, Result<(), Broken>> {
-    if stages.is_empty() {
-        Box::pin(plain(from, to, buffers))
+    if lanes.is_empty() {
+        Box::pin(async {
+            plain(from, to, buffers, future::pending(), &mut 0)
+                .await
+                .map(drop)
+        })
     } else {
-        Box::pin(staged(from, to, stages, buffers))
+        Box::pin(changing(from, to, lanes, buffers))
     }
 }
 
-async fn plain(from: &TcpStream, to: &TcpStream, buffers: &Buffers) -> Result<(), Broken> {
+/// Carries a direction of a connection that faults have: without detours while none of them does anything to it.
+async fn changing(
+    from: &TcpStream,
+    to: &TcpStream,
+    mut lanes: Vec<Lane>,
+    buffers: &Buffers,
+) -> Result<(), Broken> {
+    let mut position = 0;
     loop {
-        consume_budget().await;
-        from.readable().await.map_err(|_| Broken)?;
-        let mut buffer = buffers.take();
-        match from.try_read(&mut buffer) {
-            Ok(0) => return shut_down(to),
-            Ok(length) => write_all(to, &buffer[..length]).await?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Broken),
+        if lanes.iter_mut().all(Lane::is_idle) {
+            let mut watched = lanes.clone();
+            if plain(from, to, buffers, any_changed(&mut watched), &mut position).await? {
+                return Ok(());
+            }
+        } else if staged(from, to, &lanes, buffers, &mut position).await? {
+            return Ok(());
         }
     }
 }
 
-/// `socket --Chunk--> stage --Chunk--> … --Chunk--> socket`; each channel holds one chunk.
+async fn any_changed(lanes: &mut [Lane]) {
+    future::select_all(lanes.iter_mut().map(|lane| Box::pin(lane.changed()))).await;
+}
+
+async fn all_idle(mut lanes: Vec<Lane>) {
+    while !lanes.iter_mut().all(Lane::is_idle) {
+        any_changed(&mut lanes).await;
+    }
+}
+
+/// True when the direction has ended, false on `changed`, which is heard between two writes only.
+async fn plain(
+    from: &TcpStream,
+    to: &TcpStream,
+    buffers: &Buffers,
+    changed: impl Future<Output = ()>,
+    position: &mut u64,
+) -> Result<bool, Broken> {
+    let mut changed = std::pin::pin!(changed);
+    loop {
+        consume_budget().await;
+        tokio::select! {
+            biased;
+            () = &mut changed => return Ok(false),
+            ready = from.readable() => ready.map_err(|_| Broken::Reset)?,
+        }
+        let mut buffer = buffers.take();
+        match from.try_read(&mut buffer) {
+            Ok(0) => return shut_down(to).map(|()| true),
+            Ok(length) => {
+                *position += length as u64;
+                write_all(to, &buffer[..length]).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Broken::Reset),
+        }
+    }
+}
+
+/// `socket --Chunk--> lane --Chunk--> … --Chunk--> socket`; each channel holds one chunk. True when the direction has
+/// ended, false when no lane does anything any more.
 async fn staged(
     from: &TcpStream,
     to: &TcpStream,
-    stages: Vec<Stage>,
+    lanes: &[Lane],
     buffers: &Buffers,
-) -> Result<(), Broken> {
+    position: &mut u64,
+) -> Result<bool, Broken> {
     let (chunk_tx, mut chunk_rx) = mpsc::channel(1);
-    let mut running = Vec::with_capacity(stages.len());
-    for stage in stages {
+    let mut running = Vec::with_capacity(lanes.len());
+    for lane in lanes {
         let (next_tx, next_rx) = mpsc::channel(1);
-        running.push(Box::pin(stage.run(chunk_rx, next_tx)));
+        running.push(Box::pin(lane.clone().run(chunk_rx, next_tx)));
         chunk_rx = next_rx;
     }
-    let fed = future::join(read_all(from, chunk_tx, buffers), future::join_all(running));
+    let reading = read_all(from, chunk_tx, all_idle(lanes.to_vec()), buffers, position);
+    let fed = future::join(reading, future::join_all(running));
     tokio::select! {
         result = deliver(chunk_rx, to) => result,
         never = async { fed.await; future::pending().await } => never,
     }
 }
 
-/// Reads only when the next stage has room, so that a sender is held back by its own kernel.
-async fn read_all(from: &TcpStream, chunk_tx: Sender<Chunk>, buffers: &Buffers) {
+/// Reads only when the next lane has room, so that a sender is held back by its own kernel; until the direction ends
+/// or all lanes are idle.
+async fn read_all(
+    from: &TcpStream,
+    chunk_tx: Sender<Chunk>,
+    idle: impl Future<Output = ()>,
+    buffers: &Buffers,
+    position: &mut u64,
+) {
+    let mut idle = std::pin::pin!(idle);
     loop {
-        let Ok(permit) = chunk_tx.reserve().await else {
-            return;
+        let permit = tokio::select! {
+            biased;
+            () = &mut idle => return,
+            permit = chunk_tx.reserve() => permit,
         };
-        let ready = from.readable().await;
+        let Ok(permit) = permit else { return };
+        let ready = tokio::select! {
+            biased;
+            () = &mut idle => return,
+            ready = from.readable() => ready,
+        };
         let content = if ready.is_err() {
             Content::Reset
         } else {
@@ -131,23 +213,33 @@ async fn read_all(from: &TcpStream, chunk_tx: Sender<Chunk>, buffers: &Buffers) 
                 Err(_) => Content::Reset,
             }
         };
-        let is_last = !matches!(content, Content::Bytes(_));
-        permit.send(Chunk::now(content));
+        let chunk = Chunk::now(*position, content);
+        *position += chunk.len() as u64;
+        let is_last = !chunk.has_more();
+        permit.send(chunk);
         if is_last {
             return;
         }
     }
 }
 
-async fn deliver(mut chunk_rx: Receiver<Chunk>, to: &TcpStream) -> Result<(), Broken> {
+async fn deliver(mut chunk_rx: Receiver<Chunk>, to: &TcpStream) -> Result<bool, Broken> {
     while let Some(chunk) = chunk_rx.recv().await {
         match chunk.content {
             Content::Bytes(bytes) => write_all(to, &bytes).await?,
-            Content::End => return shut_down(to),
-            Content::Reset => break,
+            Content::End => return shut_down(to).map(|()| true),
+            Content::Reset => return Err(Broken::Reset),
+            Content::Cut => {
+                shut_down(to)?;
+                tokio::select! {
+                    () = closes(to) => {}
+                    () = timer::until(Instant::now() + LINGER) => {}
+                }
+                return Err(Broken::Cut);
+            }
         }
     }
-    Err(Broken)
+    Ok(false)
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> Result<(), Broken> {
@@ -155,14 +247,14 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> Result<(), Broken> {
         match to.try_write(bytes) {
             Ok(length) => bytes = &bytes[length..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                to.writable().await.map_err(|_| Broken)?;
+                to.writable().await.map_err(|_| Broken::Reset)?;
             }
-            Err(_) => return Err(Broken),
+            Err(_) => return Err(Broken::Reset),
         }
     }
     Ok(())
 }
 
 fn shut_down(to: &TcpStream) -> Result<(), Broken> {
-    rustix::net::shutdown(to, Shutdown::Write).map_err(|_| Broken)
+    rustix::net::shutdown(to, Shutdown::Write).map_err(|_| Broken::Reset)
 }

@@ -14,6 +14,9 @@ use crate::{
     model::{Fault, RawFault},
 };
 
+mod hot;
+mod stream;
+
 /// More than enough for anything that does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a busy machine may add.
@@ -44,6 +47,18 @@ impl UpstreamSockets for HostSockets {
     }
 }
 
+/// A fault on everything with one effect, or a list of them.
+fn fault_of(effect: &str) -> Fault {
+    let key = if effect.starts_with('[') {
+        "effects"
+    } else {
+        "effect"
+    };
+    let body = format!(r#"{{"everything":true,"seed":7,"{key}":{effect}}}"#);
+    let raw = serde_json::from_str::<RawFault>(&body).unwrap();
+    Fault::try_from(&raw).unwrap()
+}
+
 /// A server, and a proxy before it with faults armed.
 struct World {
     book: Book,
@@ -62,9 +77,7 @@ impl World {
     async fn towards(destination: Option<SocketAddr>, server: TcpListener, effects: &[&str]) -> Self {
         let book = Book::default();
         for effect in effects {
-            let body = format!(r#"{{"everything":true,"effect":{effect}}}"#);
-            let raw = serde_json::from_str::<RawFault>(&body).unwrap();
-            book.add(Fault::try_from(&raw).unwrap()).unwrap();
+            book.add(fault_of(effect)).unwrap();
         }
         let proxy = Proxy::new(Arc::new(Everywhere(destination)), book.subscribe());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -19,6 +19,8 @@ pub(super) enum UpstreamError {
     Bind(SocketAddr, #[source] io::Error),
     #[error("connect to {0}: {1}")]
     Connect(SocketAddr, #[source] io::Error),
+    #[error("connect to {0}: {1}")]
+    Name(String, #[source] io::Error),
 }
 
 /// Connects to `destination` for the caller at `client`.

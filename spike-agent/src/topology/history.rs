@@ -124,7 +124,7 @@ impl History {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn identities(&self, ids: impl Iterator<Item = u64>) -> Result<HashMap<u64, EdgeView>> {
+    pub fn identities(&self, ids: &[u64]) -> Result<HashMap<u64, EdgeView>> {
         store::identities(&self.lock(), ids).map_err(self.error("read"))
     }
 

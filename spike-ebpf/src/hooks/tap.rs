@@ -1,5 +1,7 @@
 //! Copies the packets that a capture chose to the agent; attached only while one runs.
 
+mod slots;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_skb_load_bytes,
@@ -10,13 +12,14 @@ use spike_common::address::Endpoint;
 use spike_common::config::Config;
 use spike_common::counter::Counter;
 use spike_common::packet::{
-    EGRESS, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES,
+    EGRESS, FLOW_OWN, FLOW_REDIRECTED, MAX_BYTES, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES, TapLink,
+    link_key,
 };
 use spike_common::rule::{Attempt, MAX_MASKS};
 use spike_common::socket::{Flow, FlowKey, OWN, REDIRECTED, SERVER};
 use spike_common::task::{Task, executable_hash};
 
-use crate::maps::{CONFIG, FLOWS, PACKETS, SCRATCH, TAP_LINKS, TAPS_EXACT, TAPS_PREFIX};
+use crate::maps::{CONFIG, FLOWS, PACKETS, SCRATCH, TAP_LINKS, TAP_SLOT, TAPS_EXACT, TAPS_PREFIX};
 use crate::support::headers::{Ends, IPPROTO_TCP};
 use crate::support::{counts, rules};
 
@@ -38,14 +41,16 @@ fn spike_tap_ingress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
     let config = CONFIG.get(0)?;
+    let slot = slot()?;
     // SAFETY: a context field; the map's values are replaced whole.
-    let link = unsafe { *TAP_LINKS.get((*skb).ifindex)? };
+    let link = unsafe { *TAP_LINKS.get(link_key(slot, (*skb).ifindex))? };
     // SAFETY: a helper without arguments.
     let scratch = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })?;
     // SAFETY: this CPU's element; these hooks run with soft interrupts off, so none other uses it meanwhile.
     let header = unsafe { &mut (*scratch).header };
     header.flags = direction;
-    if !chosen(config, skb, link, header) {
+    header.slot = slot;
+    if !chosen(config, skb, &link, header) {
         return None;
     }
     // SAFETY: context fields and a helper without arguments.
@@ -54,7 +59,6 @@ fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
         header.ifindex = (*skb).ifindex;
         header.length = (*skb).len;
     }
-    header.padding = 0;
     let wanted = header.length.min(config.tap_snaplen);
     // The verifier must see both bounds on the very register that the helper gets, and before kernel 6.8 it learns
     // nothing from a comparison with 0.
@@ -77,30 +81,47 @@ fn tap(skb: *mut __sk_buff, direction: u32) -> Option<()> {
     Some(())
 }
 
+/// The namespace that the packet is seen in: the agent's own, unless a tap of another one came before.
+#[inline(always)]
+fn slot() -> Option<u32> {
+    let slot = TAP_SLOT.get_ptr_mut(0)?;
+    // SAFETY: this CPU's element.
+    unsafe {
+        let number = *slot;
+        *slot = 0;
+        Some(number)
+    }
+}
+
 /// Whether a capture wants the packet; fills in whose it is.
 #[inline(always)]
-fn chosen(config: &'static Config, skb: *mut __sk_buff, link: u32, header: &mut PacketHeader) -> bool {
+fn chosen(config: &'static Config, skb: *mut __sk_buff, link: &TapLink, header: &mut PacketHeader) -> bool {
     header.task = Task::default();
     header.original = Endpoint::default();
+    header.cookie = 0;
     let mut caller = Task::default();
     // Neither IPv4 nor IPv6: only a capture of everything has it.
     let mut destinations = [Endpoint::default(); 2];
-    if let Some(ends) = Ends::read(skb, link) {
+    if let Some(ends) = Ends::read(skb, link.header) {
         let owner = if ends.protocol == IPPROTO_TCP {
-            owner(config.agent_netns, &ends)
+            owner(link.netns, &ends)
         } else {
             None
         };
         if let Some((flow, sends)) = owner {
-            if flow.flags & OWN != 0 && config.tap_skips_own != 0 {
-                return false;
-            }
             header.task = flow.task;
             header.original = flow.original;
-            destinations = [flow.original; 2];
-            if flow.flags & OWN == 0 {
-                header.flags |= TASK_KNOWN;
+            header.cookie = flow.cookie;
+            if flow.flags & OWN != 0 {
+                // Whose call it carries the agent knows.
+                header.flags |= FLOW_OWN;
+                if sends {
+                    header.flags |= TASK_SENDS;
+                }
+                return config.tap_skips_own == 0;
             }
+            destinations = [flow.original; 2];
+            header.flags |= TASK_KNOWN;
             if sends {
                 header.flags |= TASK_SENDS;
             }

@@ -134,6 +134,24 @@ fn measure(stage: &Stage, port: u16, options: &Options) -> Result<Sample> {
 }
 
 fn print_machine(options: &Options) {
+    let nginx = Command::new("nginx")
+        .arg("-v")
+        .output()
+        .map(|output| output.stderr)
+        .unwrap_or_default();
+    print_cpu();
+    println!(
+        "{}, wrk with {} connections for {} s",
+        String::from_utf8_lossy(&nginx)
+            .trim()
+            .trim_start_matches("nginx version: "),
+        options.connections,
+        options.seconds,
+    );
+}
+
+/// Says what machine this is.
+pub(super) fn print_cpu() {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -141,20 +159,10 @@ fn print_machine(options: &Options) {
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or("");
-    let nginx = Command::new("nginx")
-        .arg("-v")
-        .output()
-        .map(|output| output.stderr)
-        .unwrap_or_default();
     println!(
-        "{cpus} x {}, Linux {}, {}, wrk with {} connections for {} s",
+        "{cpus} x {}, Linux {}",
         model.trim_start_matches([' ', '\t', ':']),
-        kernel.trim(),
-        String::from_utf8_lossy(&nginx)
-            .trim()
-            .trim_start_matches("nginx version: "),
-        options.connections,
-        options.seconds,
+        kernel.trim()
     );
 }
 

@@ -24,14 +24,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
     ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
+    // A capture file is decoded as live traffic is.
+    ("capture/show", &["model", "protocol", "calls"]),
     ("topology", &["model", "bus", "identity"]),
+    ("audit", &["model"]),
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export",
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
         ],
     ),
-    ("api", &["model", "config", "control", "export"]),
+    // Its listeners lead to the proxy by themselves.
+    ("toxiproxy", &["model", "control", "fault", "proxy"]),
+    // Of `capture` only the other format of the file.
+    ("api", &["model", "config", "control", "export", "capture"]),
     // What an agent left behind, and what a host can do: both work without an agent.
     ("safety", &["model", "config"]),
     ("exec", &["model", "safety"]),
@@ -41,6 +47,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli/agent", &["config", "app"]),
     ("cli/doctor", &["doctor"]),
     ("cli/cleanup", &["config", "safety"]),
+    // It shows files without an agent, and cuts streams into files.
+    ("cli/capture", &["model", "capture"]),
+    ("cli/recorder", &["model", "capture"]),
     ("app", ALL),
     ("main", ALL),
 ];

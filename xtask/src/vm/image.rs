@@ -24,9 +24,9 @@ const SMALL_PROGRAMS: [&str; 13] = [
     "sh",
     "sleep",
     "tc",
-    "tcpdump",
     "timeout",
     "true",
+    "umount",
     "unshare",
 ];
 

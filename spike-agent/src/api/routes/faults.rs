@@ -2,21 +2,24 @@
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::IntoResponse,
 };
+
+use serde::Deserialize;
 
 use super::segment::Segment;
 use crate::{
     api::{
         body::Body,
+        operator::Operator,
         problem::{AnyProblem, ApiError},
     },
     control::Control,
     model::{
         RawFault,
-        view::{FaultList, FaultView, FaultsRemoved, PanicView},
+        view::{AuditList, FaultList, FaultView, FaultsRemoved, PanicView},
     },
 };
 
@@ -39,7 +42,7 @@ pub(super) async fn list(State(control): State<Control>) -> Json<FaultList> {
     ),
 )]
 pub(super) async fn add(
-    State(control): State<Control>,
+    Operator(control): Operator,
     Body(fault): Body<RawFault>,
 ) -> Result<impl IntoResponse, ApiError> {
     let view = control.fault_add(&fault).await?;
@@ -56,7 +59,7 @@ pub(super) async fn add(
     security((), ("token" = [])),
     responses((status = OK, description = "What was removed", body = FaultsRemoved), AnyProblem),
 )]
-pub(super) async fn clear(State(control): State<Control>) -> Result<Json<FaultsRemoved>, ApiError> {
+pub(super) async fn clear(Operator(control): Operator) -> Result<Json<FaultsRemoved>, ApiError> {
     let removed = control.fault_clear().await?;
     Ok(Json(FaultsRemoved { removed }))
 }
@@ -74,6 +77,65 @@ pub(super) async fn show(
     Ok(Json(control.fault(&name)?))
 }
 
+/// Puts another fault in the place of an armed one, under its name; the connections that it has take the change on at
+/// once. It is in force when this is answered.
+#[utoipa::path(
+    put, path = "/v1/faults/{name}", operation_id = "changeFault", tag = "break",
+    params(("name" = String, Path)), request_body = RawFault, security((), ("token" = [])),
+    responses((status = OK, description = "Changed", body = FaultView), AnyProblem),
+)]
+pub(super) async fn change(
+    Operator(control): Operator,
+    Segment(name): Segment,
+    Body(fault): Body<RawFault>,
+) -> Result<Json<FaultView>, ApiError> {
+    Ok(Json(control.fault_change(&name, &fault).await?))
+}
+
+/// Changes some fields of an armed fault by a merge patch (RFC 7396); an effect with a `type` replaces the old one.
+#[utoipa::path(
+    patch, path = "/v1/faults/{name}", operation_id = "patchFault", tag = "break",
+    params(("name" = String, Path)), request_body = serde_json::Value, security((), ("token" = [])),
+    responses((status = OK, description = "Changed", body = FaultView), AnyProblem),
+)]
+pub(super) async fn patch(
+    Operator(control): Operator,
+    Segment(name): Segment,
+    Body(patch): Body<serde_json::Value>,
+) -> Result<Json<FaultView>, ApiError> {
+    Ok(Json(control.fault_patch(&name, &patch).await?))
+}
+
+/// How much of the audit log is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    /// Entries, counted from the last.
+    last: Option<usize>,
+}
+
+/// Who armed which fault and when, what it hit, and when and why it ended: the last entries, oldest first.
+#[utoipa::path(
+    get, path = "/v1/audit", operation_id = "readAudit", tag = "break",
+    params(("last" = Option<usize>, Query, description = "How many entries. Default: 100; at most 10000")),
+    responses((status = OK, description = "The entries", body = AuditList), AnyProblem),
+)]
+pub(super) async fn audit(
+    State(control): State<Control>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditList>, ApiError> {
+    let Query(AuditQuery { last }) =
+        query.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let read = tokio::task::spawn_blocking(move || control.audit(last.unwrap_or(100))).await;
+    let list = read.map_err(|error| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("read the audit log: {error}"),
+        )
+    })?;
+    Ok(Json(list?))
+}
+
 /// Removes a fault; it is out of force when this is answered, with its last counts.
 #[utoipa::path(
     delete, path = "/v1/faults/{name}", operation_id = "removeFault", tag = "break",
@@ -81,7 +143,7 @@ pub(super) async fn show(
     responses((status = OK, description = "Removed; its last counts", body = FaultView), AnyProblem),
 )]
 pub(super) async fn remove(
-    State(control): State<Control>,
+    Operator(control): Operator,
     Segment(name): Segment,
 ) -> Result<Json<FaultView>, ApiError> {
     Ok(Json(control.fault_remove(&name).await?))
@@ -93,6 +155,6 @@ pub(super) async fn remove(
     security((), ("token" = [])),
     responses((status = OK, description = "What was undone", body = PanicView), AnyProblem),
 )]
-pub(super) async fn panic(State(control): State<Control>) -> Result<Json<PanicView>, ApiError> {
+pub(super) async fn panic(Operator(control): Operator) -> Result<Json<PanicView>, ApiError> {
     Ok(Json(control.panic().await?))
 }

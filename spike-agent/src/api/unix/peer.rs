@@ -11,6 +11,7 @@ const MAX_GROUPS: usize = 65_536;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::api) struct Peer {
     pid: Option<u32>,
+    uid: Option<u32>,
     is_allowed: bool,
 }
 
@@ -19,6 +20,7 @@ impl Peer {
     pub(super) fn of(stream: &UnixStream, socket: &Path) -> Self {
         let nobody = Self {
             pid: None,
+            uid: None,
             is_allowed: false,
         };
         let Ok(credentials) = stream.peer_cred() else {
@@ -34,6 +36,7 @@ impl Peer {
         };
         Self {
             pid,
+            uid: Some(credentials.uid()),
             is_allowed: is_user || in_group().unwrap_or(false),
         }
     }
@@ -47,10 +50,16 @@ impl Peer {
         self.pid.filter(|pid| *pid != 0)
     }
 
+    /// Its user.
+    pub(in crate::api) fn uid(self) -> Option<u32> {
+        self.uid
+    }
+
     #[cfg(test)]
     pub(in crate::api) fn test(pid: u32, is_allowed: bool) -> Self {
         Self {
             pid: Some(pid),
+            uid: None,
             is_allowed,
         }
     }

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::capture::oracle;
-use crate::capture::record::{Direction, LinkType};
+use crate::capture::record::{About, Direction, LinkType, Party};
 
 /// Counts that a test sets.
 #[derive(Default)]
@@ -34,6 +34,7 @@ struct Running {
     packets: mpsc::Sender<PacketRecord>,
     out: mpsc::Receiver<Bytes>,
     stop: CancellationToken,
+    trigger: watch::Sender<Option<String>>,
     counts: Arc<Counts>,
     task: JoinHandle<Summary>,
 }
@@ -44,27 +45,42 @@ fn interfaces() -> Vec<Interface> {
             name: "lo".to_owned(),
             link_type: LinkType::Ethernet,
             snaplen: 0,
+            filter: None,
         },
         Interface {
             name: "eth0@blue".to_owned(),
             link_type: LinkType::Raw,
             snaplen: 64,
+            filter: Some("ip".to_owned()),
         },
     ]
 }
 
 fn start(count: Option<u64>, duration: Option<Duration>) -> Running {
+    start_with(SessionSpec {
+        count,
+        duration,
+        ..SessionSpec::default()
+    })
+}
+
+fn start_with(spec: SessionSpec) -> Running {
     let (packets, packets_rx) = mpsc::channel(1024);
     let (out_tx, out) = mpsc::channel(4);
     let stop = CancellationToken::new();
     let counts = Arc::new(Counts::default());
     let spec = SessionSpec {
         interfaces: interfaces(),
-        count,
-        duration,
+        ..spec
     };
-    let task = tokio::spawn(run(spec, packets_rx, out_tx, stop.clone(), counts.clone()));
+    let (trigger, trigger_rx) = watch::channel(None);
+    let controls = Controls {
+        stop: stop.clone(),
+        trigger: trigger_rx,
+    };
+    let task = tokio::spawn(run(spec, packets_rx, out_tx, controls, counts.clone()));
     Running {
+        trigger,
         packets,
         out,
         stop,
@@ -91,15 +107,25 @@ fn packet(timestamp_ns: u64, size: usize) -> PacketRecord {
         direction: Direction::Out,
         original_len: size as u32,
         data: vec![0; size].into(),
-        sender: Some(Party {
-            pid: 1234,
-            process: "curl".into(),
-        }),
-        receiver: Some(Party {
-            pid: 77,
-            process: "nginx".into(),
-        }),
+        dropped: 0,
+        resets: false,
+        about: about(true, true),
     }
+}
+
+fn about(sends: bool, receives: bool) -> Arc<About> {
+    let curl = Party {
+        pid: 1234,
+        process: "curl".to_owned(),
+        ..Party::default()
+    };
+    let nginx = Party {
+        pid: 77,
+        process: "nginx".to_owned(),
+        service: Some("web".to_owned()),
+        container: Some("web-1".to_owned()),
+    };
+    Arc::new(About::new(sends.then_some(&curl), receives.then_some(&nginx)))
 }
 
 /// The number of packets, and of statistics blocks, of a file that has nothing wrong in it.
@@ -274,11 +300,11 @@ async fn wireshark_sees_who_spoke_to_whom() {
     let both = packet(start_ns, 60);
     let records = [
         PacketRecord {
-            receiver: None,
+            about: about(true, false),
             ..both.clone()
         },
         PacketRecord {
-            sender: None,
+            about: about(false, true),
             direction: Direction::In,
             ..both.clone()
         },
@@ -288,8 +314,7 @@ async fn wireshark_sees_who_spoke_to_whom() {
         }, // of nobody's: left out, counted
         PacketRecord {
             interface: 1,
-            sender: None,
-            receiver: None,
+            about: about(false, false),
             original_len: 9000,
             data: vec![0; 80].into(),
             ..both.clone()
@@ -317,9 +342,15 @@ async fn wireshark_sees_who_spoke_to_whom() {
         rows,
         [
             ["curl[1234] ->", "lo", "60", "60", time],
-            ["-> nginx[77]", "lo", "60", "60", time],
+            ["-> nginx[77] service=web container=web-1", "lo", "60", "60", time],
             ["", "eth0@blue", "64", "9000", time],
-            ["curl[1234] -> nginx[77]", "lo", "60", "60", time],
+            [
+                "curl[1234] -> nginx[77] service=web container=web-1",
+                "lo",
+                "60",
+                "60",
+                time
+            ],
         ]
     );
     let info = oracle::capinfos(&file).expect("capinfos comes with tshark");
@@ -327,4 +358,131 @@ async fn wireshark_sees_who_spoke_to_whom() {
         info.contains(concat!("Capture application: spike ", env!("CARGO_PKG_VERSION"))),
         "{info}"
     );
+}
+
+#[tokio::test]
+async fn what_it_waits_for_brings_what_was_before() {
+    let session = start_with(SessionSpec {
+        wait: Some(Waiting {
+            before: Duration::from_secs(10),
+            after: Duration::from_millis(100),
+            for_reset: true,
+        }),
+        ..SessionSpec::default()
+    });
+    let now = unix_now();
+    session
+        .packets
+        .send(packet(now - nanos(Duration::from_secs(60)), 60))
+        .await
+        .unwrap();
+    for n in 0..5 {
+        session.packets.send(packet(now + n, 60)).await.unwrap();
+    }
+    let reset = PacketRecord {
+        resets: true,
+        ..packet(now + 5, 54)
+    };
+    session.packets.send(reset).await.unwrap();
+    session.packets.send(packet(now + 6, 60)).await.unwrap();
+    let (file, summary) = session.finish().await;
+    assert_eq!((tally(&file), summary.end), ((7, 2), End::Duration));
+    let Some(rows) = oracle::tshark(&file, &["frame.comment", "frame.len"]) else {
+        return;
+    };
+    let marked: Vec<_> = rows
+        .iter()
+        .filter(|row| row[0].ends_with("(triggered: reset)"))
+        .collect();
+    assert_eq!((marked.len(), &*marked[0][1]), (1, "54"));
+}
+
+#[tokio::test]
+async fn nothing_is_written_of_what_did_not_happen() {
+    let session = start_with(SessionSpec {
+        wait: Some(Waiting {
+            before: Duration::from_secs(10),
+            after: Duration::from_millis(50),
+            for_reset: false,
+        }),
+        ..SessionSpec::default()
+    });
+    session.packets.send(packet(unix_now(), 60)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    session.stop.cancel();
+    assert_eq!(tally(&session.finish().await.0), (0, 2));
+
+    let session = start_with(SessionSpec {
+        wait: Some(Waiting {
+            before: Duration::from_secs(10),
+            after: Duration::from_millis(50),
+            for_reset: false,
+        }),
+        ..SessionSpec::default()
+    });
+    session.packets.send(packet(unix_now(), 60)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    session.trigger.send_replace(Some("by hand".to_owned()));
+    assert_eq!(tally(&session.finish().await.0), (1, 2));
+}
+
+#[tokio::test]
+async fn each_section_is_a_file_of_its_own() {
+    let session = start_with(SessionSpec {
+        file_size: Some(4096),
+        ..SessionSpec::default()
+    });
+    session.counts.received.store(100, Ordering::Relaxed);
+    let (packets, stop) = (session.packets.clone(), session.stop.clone());
+    tokio::spawn(async move {
+        for n in 0..100 {
+            packets.send(packet(n, 400)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stop.cancel();
+    });
+    let (file, summary) = session.finish().await;
+    assert_eq!(summary.packets, 100);
+    let mut blocks = crate::capture::blocks::Blocks::default();
+    blocks.push(&file);
+    let mut files: Vec<Vec<u8>> = Vec::new();
+    while let Some(block) = blocks.next_block().unwrap() {
+        if block.begins_section() {
+            files.push(Vec::new());
+        }
+        files.last_mut().unwrap().extend_from_slice(&block.bytes);
+    }
+    assert!(files.len() >= 10, "{}", files.len());
+    let mut total = 0;
+    for file in &files {
+        assert!(
+            file.len() <= 4096 + 2 * 96,
+            "statistics come on top: {}",
+            file.len()
+        );
+        let (packets, statistics) = tally(file);
+        assert_eq!(statistics, 2);
+        total += packets;
+    }
+    assert_eq!(total, 100);
+    assert!(oracle::capinfos(&files[1]).is_none_or(|info| info.contains("eth0@blue")));
+}
+
+#[tokio::test]
+async fn a_size_ends_it() {
+    let session = start_with(SessionSpec {
+        size: Some(10_000),
+        ..SessionSpec::default()
+    });
+    let packets = session.packets.clone();
+    tokio::spawn(async move {
+        for n in 0..100 {
+            if packets.send(packet(n, 1000)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (file, summary) = session.finish().await;
+    assert_eq!(summary.end, End::Size);
+    assert!((10_000..12_000).contains(&file.len()), "{}", file.len());
 }

@@ -5,7 +5,7 @@ mod packet;
 use std::fmt::Display;
 
 use crate::model::{
-    Direction, RawEffect, RawEnd,
+    Direction, Distribution, Existing, RawEffect, RawEnd, RawFault,
     selector::{RawPort, RawUser},
     view::FaultView,
 };
@@ -13,18 +13,38 @@ use crate::model::{
 /// A fault in a sentence, with every default filled in.
 pub(super) fn sentence(view: &FaultView) -> String {
     let fault = &view.fault;
-    let mut text = format!("{}: {}", view.name, effect(&fault.effect));
+    let mut text = format!("{}: {}", view.name, effects(fault));
     if fault.everything {
         text += " on all calls of this host";
     } else {
         text += &format!(" from {} to {}", end(&fault.from), end(&fault.to));
     }
     let percent = fault.percent.unwrap_or(100.0);
-    text + &format!(
+    text += &format!(
         ", {percent}%, seed {}, for {}",
         view.seed,
         fault.ttl.as_deref().unwrap_or("a while")
-    )
+    );
+    if fault.dry_run {
+        text += "; dry run, nothing is done";
+    }
+    if fault.existing == Existing::Reset {
+        text += &format!("; {} open connections closed", view.closed);
+    }
+    text
+}
+
+/// The effects as `latency 200ms response, then corrupt 1% of bytes`.
+pub(super) fn effects(fault: &RawFault) -> String {
+    let steps = fault.effects.iter().map(|step| {
+        let percent = step.percent.map(|percent| format!(" for {percent}%"));
+        effect(&step.effect) + &percent.unwrap_or_default()
+    });
+    let all: Vec<String> = fault.effect.iter().map(effect).chain(steps).collect();
+    if all.is_empty() {
+        return "none".to_owned();
+    }
+    all.join(", then ")
 }
 
 /// An effect as `latency 200ms ±50ms response`.
@@ -51,10 +71,25 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         RawEffect::Latency {
             delay,
             jitter,
+            distribution,
             direction: way,
-        } => format!("latency {delay}{}{}", spread(jitter), direction(*way)),
+        } => {
+            let distribution = match distribution {
+                None | Some(Distribution::Uniform) => "",
+                Some(Distribution::Normal) => " normal",
+                Some(Distribution::Pareto) => " pareto",
+            };
+            format!(
+                "latency {delay}{}{distribution}{}",
+                spread(jitter),
+                direction(*way)
+            )
+        }
         RawEffect::Reset { after: time } => format!("reset{}", after(time)),
-        RawEffect::Timeout { after: time } => format!("timeout{}", after(time)),
+        RawEffect::Timeout {
+            after: time,
+            direction: way,
+        } => format!("timeout{}{}", after(time), direction(*way)),
         RawEffect::Refuse {} => "refuse".to_owned(),
         RawEffect::Bandwidth { rate, direction: way } => format!("bandwidth {rate}{}", direction(*way)),
         RawEffect::Unreachable {} => "unreachable".to_owned(),
@@ -67,12 +102,53 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         } => format!("udp_delay {delay}{}{}", spread(jitter), direction(*way)),
         RawEffect::UdpDrop { direction: way } => format!("udp_drop{}", direction(*way)),
         RawEffect::UdpDuplicate { direction: way } => format!("udp_duplicate{}", direction(*way)),
+        RawEffect::SlowClose {
+            delay,
+            direction: way,
+        } => format!("slow_close {delay}{}", direction(*way)),
+        RawEffect::Slicer {
+            size,
+            variation,
+            delay,
+            direction: way,
+        } => {
+            let variation = variation.as_ref().map(|variation| format!(" ±{variation}"));
+            let delay = delay.as_ref().map(|delay| format!(" every {delay}"));
+            let [variation, delay] = [variation, delay].map(Option::unwrap_or_default);
+            format!("slicer {size}{variation}{delay}{}", direction(*way))
+        }
+        RawEffect::LimitData {
+            bytes,
+            direction: way,
+        } => format!("limit_data {bytes}{}", direction(*way)),
+        RawEffect::Corrupt {
+            share,
+            direction: way,
+        } => {
+            format!("corrupt {share}% of bytes{}", direction(*way))
+        }
         other => packet::effect(other).unwrap_or_default(),
     }
 }
 
+/// Who calls; of a relay what they connect to.
+pub(super) fn from(fault: &RawFault) -> String {
+    match &fault.relay {
+        Some(relay) => format!("listener {}", relay.listen),
+        None => end(&fault.from),
+    }
+}
+
+/// What is called; of a relay where it leads to.
+pub(super) fn to(fault: &RawFault) -> String {
+    match &fault.relay {
+        Some(relay) => relay.upstream.clone(),
+        None => end(&fault.to),
+    }
+}
+
 /// An end of a call as `process=curl,pid=7`, or `any`.
-pub(super) fn end(end: &RawEnd) -> String {
+fn end(end: &RawEnd) -> String {
     let pair = |key: &str, value: Option<&dyn Display>| value.map(|value| format!("{key}={value}"));
     let port = end.port.as_ref().map(|port| match port {
         RawPort::Number(number) => number.to_string(),
@@ -122,6 +198,7 @@ mod tests {
             affected: 0,
             escaped: 0,
             active: 0,
+            closed: 0,
             note: None,
         };
         let wanted = "slow: latency 200ms ±50ms from process=curl,pid=7 to port=80-90, 100%, seed 7, for 1m";

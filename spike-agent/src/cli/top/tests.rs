@@ -1,3 +1,5 @@
+//! What the screen shows, and what keys do.
+
 use ratatui::{
     Terminal,
     backend::TestBackend,

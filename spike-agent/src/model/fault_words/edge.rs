@@ -26,17 +26,17 @@ fn from_words(view: &EdgeView) -> String {
     let program = caller.executable.rsplit('/').next().unwrap_or_default();
     let mut keys = Vec::new();
     if caller.cgroup.len() > 1 {
-        keys.push(format!("cgroup={}", caller.cgroup));
+        keys.push(("cgroup", caller.cgroup.clone()));
     } else if caller.kind == ServiceKind::Executable && program != caller.service {
         // Named by its script: the program alone would be every script's.
-        keys.push(format!("pid={}", caller.pid));
+        keys.push(("pid", caller.pid.to_string()));
     }
     // A bare name may be what the process calls itself, which no selector knows.
     if caller.executable.starts_with('/') {
-        keys.push(format!("process={}", literal(&caller.executable)));
+        keys.push(("process", literal(&caller.executable)));
     }
-    let word = |key: &String| match shlex::try_quote(key) {
-        Ok(word) => format!(" --from {word}"),
+    let word = |(key, value): &(&str, String)| match shlex::try_quote(value) {
+        Ok(value) => format!(" --from {key}={value}"),
         // A path with a NUL in it: none that the kernel would give.
         Err(_) => String::new(),
     };
@@ -98,7 +98,7 @@ mod tests {
             (edge("curl", "curl", "/", "0.0.0.0"), " --to port=80"),
             (
                 edge("/opt/a {b,c}/x", "x", "/", "::1"),
-                " --from 'process=/opt/a ?b?c?/x' --to cidr=::1 --to port=80",
+                " --from process='/opt/a ?b?c?/x' --to cidr=::1 --to port=80",
             ),
         ] {
             let words = edge_words(&edge);

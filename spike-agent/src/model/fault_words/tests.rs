@@ -52,9 +52,50 @@ fn every_effect_has_its_words() {
         ("jitter --jitter 1ms", "jitter"),
         ("reorder --percent-reorder 5 --delay 1ms", "reorder"),
         ("rate --rate 1mbit", "rate"),
+        (
+            "latency --delay 1s --jitter 10ms --distribution normal",
+            "latency",
+        ),
+        ("timeout --direction request", "timeout"),
+        ("slow_close --delay 1s", "slow_close"),
+        ("slow-close --delay 1s", "slow_close"),
+        ("slicer --size 64B --variation 10B --delay 1ms", "slicer"),
+        ("limit_data --bytes 10KiB", "limit_data"),
+        ("corrupt --share 0.5", "corrupt"),
     ] {
         let fault = Fault::try_from(&raw(&format!("{words} --everything"))).unwrap();
-        assert_eq!(fault.effect.kind(), kind);
+        assert_eq!(fault.kind(), kind);
+    }
+}
+
+#[test]
+fn effects_are_chained_by_then() {
+    let raw = raw(
+        "latency --delay 1s --percent 50 --then 'slicer --size 8B --percent 10' --then 'reset --after 3s' --to port=1 \
+         --existing reset --dry-run --abort-when errors=20,p99=2s,window=3s,calls=7",
+    );
+    let json = serde_json::json!({
+        "to": {"port": 1}, "percent": 50.0, "existing": "reset", "dry_run": true,
+        "effects": [
+            {"type": "latency", "delay": "1s"},
+            {"type": "slicer", "size": "8B", "percent": 10.0},
+            {"type": "reset", "after": "3s"},
+        ],
+        "abort_when": {"errors": 20.0, "p99": "2s", "window": "3s", "calls": 7}
+    });
+    assert_eq!(serde_json::to_value(&raw).unwrap(), json);
+    assert!(Fault::try_from(&raw).is_ok());
+    for words in [
+        "reset --everything --then 'latency --delay 1s --to port=1'",
+        "reset --everything --then 'latency --delay 1s --then reset'",
+        "reset --everything --then slowness",
+        "reset --everything --then ''",
+    ] {
+        assert_eq!(
+            FaultWords::parse_str(words).unwrap().to_raw().unwrap_err().field,
+            "then",
+            "{words}"
+        );
     }
 }
 
@@ -86,6 +127,9 @@ fn wrong_words_are_told() {
         ("refuse --from name=curl", "from.name"),
         ("refuse --from pid=x", "from.pid"),
         ("refuse --to port=1,port=2", "to.port"),
+        ("reset --everything --abort-when errors", "abort_when"),
+        ("reset --everything --abort-when errrs=1", "abort_when.errrs"),
+        ("reset --everything --abort-when calls=-1", "abort_when.calls"),
     ] {
         assert_eq!(
             FaultWords::parse_str(words).unwrap().to_raw().unwrap_err().field,
@@ -120,7 +164,7 @@ proptest! {
         let sent = serde_json::to_vec(&raw).unwrap();
         prop_assert_eq!(&crate::model::json::parse::<RawFault>(&sent).unwrap(), &raw);
         let fault = Fault::try_from(&raw).unwrap();
-        let is_latency = matches!(fault.effect, Effect::Latency { .. });
+        let is_latency = matches!(fault.effects[0].effect, Effect::Latency { .. });
         prop_assert!(is_latency);
         prop_assert_eq!(Fault::try_from(&RawFault::from(&fault)).unwrap(), fault);
     }

@@ -1,4 +1,4 @@
-//! Conditions that hold, that do not, and that are told to be wrong.
+//! Conditions that are right, wrong, and neither.
 
 use super::*;
 

@@ -25,16 +25,27 @@ pub struct CaptureView {
     pub interfaces: Vec<String>,
     /// Packets written.
     pub packets: u64,
-    /// Bytes of the pcapng file that the reader has had.
+    /// Bytes of the pcapng file that the reader has had; of one that the agent keeps, bytes on the disk.
     pub bytes: u64,
-    /// Packets that were chosen but lost, because the reader or the agent was too slow.
+    /// Packets that were chosen but lost, because the reader, the disk or the agent was too slow.
     pub dropped: u64,
+    /// Files that the agent keeps.
+    #[serde(default)]
+    pub files: u64,
+    /// What it waited for, once that happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered: Option<String>,
+    /// What is to be known of its end: why it could not go on, or what is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Whether a capture still takes packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptureState {
+    /// It keeps packets in memory until something happens.
+    Waiting,
     /// It takes packets.
     Running,
     /// It was stopped or reached its limit.

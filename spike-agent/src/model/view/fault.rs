@@ -23,7 +23,7 @@ pub struct FaultView {
     pub seed: u64,
     /// Milliseconds until it removes itself.
     pub expires_in_ms: u64,
-    /// Connections that its selector chose.
+    /// Connections that its selector chose; packets, for a fault on packets, here and in the next two.
     pub matched: u64,
     /// Connections that its effect was applied to.
     pub affected: u64,
@@ -31,6 +31,9 @@ pub struct FaultView {
     pub escaped: u64,
     /// Connections that its effect is applied to now.
     pub active: u32,
+    /// Connections that were open before and were closed for it (`existing: reset`).
+    #[serde(default)]
+    pub closed: u64,
     /// What the numbers mean, when it is not obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -182,11 +182,12 @@ impl Place<'_> {
             ],
         );
         "Somebody sees these errors, or waits for the retries that hide them.".clone_into(&mut found.why);
-        format!(
-            "See them with: spike calls --find 'failed and edge={}'",
-            found.edges.first().map_or("...", |id| id)
-        )
-        .clone_into(&mut found.advice);
+        let edge = found.edges.first().map_or("...", String::as_str);
+        found.advice = if decoded.failed > 0 {
+            format!("See them with: spike calls --follow --find 'failed and edge={edge}'")
+        } else {
+            format!("See why connections fail with: spike map --json --find edge={edge}")
+        };
         found.test = suggest::reset(self.context, self.link);
         Some(found)
     }

@@ -1,6 +1,6 @@
 //! What the shape of the graph tells: rings, single points of failure, bridges, fan-out.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry};
 
 use petgraph::algo::{articulation_points::articulation_points, bridges, dominators, tarjan_scc};
 use petgraph::graph::{DiGraph, NodeIndex, UnGraph};
@@ -83,8 +83,8 @@ fn shortest_ring(context: &Context<'_>, ring: &BTreeSet<NodeIndex>) -> Option<Ve
                     path.reverse();
                     return Some(path);
                 }
-                if !came_from.contains_key(&next) {
-                    came_from.insert(next, node);
+                if let Entry::Vacant(entry) = came_from.entry(next) {
+                    entry.insert(node);
                     queue.push_back(next);
                 }
             }

@@ -1,3 +1,5 @@
+//! Maps that are made up, for tests here and of what reads them.
+
 use super::*;
 use crate::model::view::DestinationView;
 use crate::topology::DecodedCounts;

@@ -1,6 +1,6 @@
 //! The tables of the history and what is written to and read from them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,12 +10,14 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::{HistoryError, Step};
 use crate::model::view::EdgeView;
-use crate::topology::Counts;
+use crate::topology::{Counts, is_transport};
 
 /// Number of this layout; a file of a later one is put aside.
 const LAYOUT: i64 = 1;
 /// First byte of a step's data: how the rest is written.
 const ENCODING: u8 = 1;
+/// So many edges are asked for one by one; of more, all are read.
+const SINGLY: usize = 256;
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS step (
@@ -95,8 +97,15 @@ pub(super) fn add(database: &mut Connection, step: &Step, identities: &[(u64, Ed
             "INSERT INTO edge VALUES (?1, ?2, ?3) \
              ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, seen_ms = excluded.seen_ms",
         )?;
+        let mut known = change.prepare_cached("SELECT identity FROM edge WHERE id = ?1")?;
         for (id, view) in identities {
-            let text = serde_json::to_string(view)
+            let mut view = view.clone();
+            if is_transport(&view.protocol) {
+                let was: Option<String> = known.query_row([id.cast_signed()], |row| row.get(0)).optional()?;
+                let was = was.and_then(|text| serde_json::from_str::<EdgeView>(&text).ok());
+                view.protocol = was.map_or(view.protocol, |was| was.protocol);
+            }
+            let text = serde_json::to_string(&view)
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             upsert.execute(params![id.cast_signed(), text, step.to_ms])?;
         }
@@ -128,17 +137,27 @@ pub(super) fn between(database: &Connection, from_ms: i64, to_ms: i64) -> Result
     rows.collect()
 }
 
-pub(super) fn identities(
-    database: &Connection,
-    ids: impl Iterator<Item = u64>,
-) -> Result<HashMap<u64, EdgeView>> {
-    let mut read = database.prepare_cached("SELECT identity FROM edge WHERE id = ?1")?;
+pub(super) fn identities(database: &Connection, ids: &[u64]) -> Result<HashMap<u64, EdgeView>> {
+    // One of another version that cannot be read is an edge that is not known.
+    let read = |text: &str| serde_json::from_str(text).ok();
     let mut found = HashMap::new();
-    for id in ids {
-        let text: Option<String> = read.query_row([id.cast_signed()], |row| row.get(0)).optional()?;
-        // One of another version that cannot be read is an edge that is not known.
-        let view = text.and_then(|text| serde_json::from_str(&text).ok());
-        found.extend(view.map(|view| (id, view)));
+    if ids.len() <= SINGLY {
+        let mut one = database.prepare_cached("SELECT identity FROM edge WHERE id = ?1")?;
+        for id in ids {
+            let text: Option<String> = one.query_row([id.cast_signed()], |row| row.get(0)).optional()?;
+            found.extend(text.and_then(|text| read(&text)).map(|view| (*id, view)));
+        }
+        return Ok(found);
+    }
+    let wanted: HashSet<u64> = ids.iter().copied().collect();
+    let mut all = database.prepare_cached("SELECT id, identity FROM edge")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = row.get::<_, i64>(0)?.cast_unsigned();
+        if wanted.contains(&id) {
+            let text = row.get_ref(1)?.as_str().ok();
+            found.extend(text.and_then(read).map(|view| (id, view)));
+        }
     }
     Ok(found)
 }

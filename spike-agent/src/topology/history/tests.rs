@@ -1,3 +1,5 @@
+//! What is written is read again, coarser with time, and within its limit.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -47,6 +49,10 @@ fn what_was_added_is_there_after_a_reopening() {
     }
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let history = History::open(&path, 1 << 20).unwrap();
+    // A new agent has not seen yet what it speaks.
+    history
+        .add(&step(3_000, 3_001, &[]), &[(1, view("tcp"))])
+        .unwrap();
     let all = history.between(0, 10_000).unwrap();
     assert_eq!(
         all,
@@ -58,8 +64,11 @@ fn what_was_added_is_there_after_a_reopening() {
     assert_eq!(history.between(2_000, 10_000).unwrap().len(), 1);
     assert_eq!(history.between(0, 1_000).unwrap().len(), 0);
     assert_eq!(history.between(1_999, 2_001).unwrap().len(), 2);
-    let known = history.identities([1, far, 9].into_iter()).unwrap();
-    assert_eq!(known[&1].protocol, "http", "the last that was said");
+    let known = history.identities(&[1, far, 9]).unwrap();
+    assert_eq!(
+        known[&1].protocol, "http",
+        "the last that told more than the transport"
+    );
     assert_eq!(known[&far].protocol, "udp");
     assert_eq!(known.len(), 2);
 }

@@ -133,17 +133,21 @@ fn line(svg: &mut String, link: &LinkView, points: &[Spot]) {
     );
 }
 
-/// A smooth line through points: quadratic curves between the middles of its pieces.
+/// A smooth line through points, level at each of them.
 fn curve(points: &[Spot]) -> String {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else {
+    let Some(first) = points.first() else {
         return String::new();
     };
     let mut path = format!("M{:.1} {:.1}", first.x, first.y);
-    for pair in points.get(1..).unwrap_or_default().windows(2) {
-        let (x, y) = (pair[0].x.midpoint(pair[1].x), pair[0].y.midpoint(pair[1].y));
-        _ = write!(path, "Q{:.1} {:.1} {x:.1} {y:.1}", pair[0].x, pair[0].y);
+    for pair in points.windows(2) {
+        let (from, to) = (pair[0], pair[1]);
+        let middle = from.x.midpoint(to.x);
+        _ = write!(
+            path,
+            "C{middle:.1} {:.1} {middle:.1} {:.1} {:.1} {:.1}",
+            from.y, to.y, to.x, to.y
+        );
     }
-    _ = write!(path, "L{:.1} {:.1}", last.x, last.y);
     path
 }
 

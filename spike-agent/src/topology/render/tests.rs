@@ -1,3 +1,5 @@
+//! What every format has to stand.
+
 use super::*;
 use crate::model::{ServiceKind, view::LatencyView};
 
@@ -106,6 +108,10 @@ fn nodes_of_a_picture_do_not_overlap_and_point_to_the_right() {
     }
     graph.edges.retain(|link| link.from != link.to);
     let svg = render(&graph, Format::Svg).unwrap();
+    if let Some(dir) = std::env::var_os("SPIKE_PICTURES") {
+        // For people to look at.
+        std::fs::write(std::path::Path::new(&dir).join("fifty.svg"), &svg).unwrap();
+    }
     let number = |line: &str, name: &str| -> f64 {
         let rest = line.split_once(&format!(" {name}=\"")).unwrap().1;
         rest.split_once('"').unwrap().0.parse().unwrap()
@@ -124,6 +130,17 @@ fn nodes_of_a_picture_do_not_overlap_and_point_to_the_right() {
         })
         .collect();
     assert_eq!(boxes.len(), 50);
+    let lines = svg.lines().filter_map(|line| line.split_once(" d=\"M"));
+    for (_, path) in lines.filter(|(before, _)| before.contains("class=\"edge\"")) {
+        let path = path.split_once('"').unwrap().0;
+        let numbers = path
+            .split([' ', 'C'])
+            .map(|number| number.parse::<f64>().unwrap());
+        assert!(
+            numbers.min_by(f64::total_cmp).unwrap() >= 0.0,
+            "out of the picture: {path}"
+        );
+    }
     for (index, a) in boxes.iter().enumerate() {
         for b in &boxes[index + 1..] {
             let apart = a.0 + a.2 <= b.0 || b.0 + b.2 <= a.0 || a.1 + a.3 <= b.1 || b.1 + b.3 <= a.1;

@@ -83,7 +83,7 @@ mod tests {
             ("rate --rate 1mbit", "rate 1mbit"),
         ] {
             let fault = FaultWords::parse_str(words).unwrap().to_raw().unwrap();
-            assert_eq!(effect(&fault.effect).unwrap(), wanted);
+            assert_eq!(effect(fault.effect.as_ref().unwrap()).unwrap(), wanted);
         }
     }
 }

@@ -1,0 +1,111 @@
+//! The client of `bench faults`, a process of its own in the cgroup that faults choose: asks redis-server.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The hidden verb that runs it.
+pub(super) const VERB: &str = "client";
+
+/// What to ask.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    ask: Ask,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Ask {
+    /// Time small calls on connections that are kept open; prints microseconds, a line each.
+    Ping {
+        port: u16,
+        connections: usize,
+        calls: usize,
+        /// Between two calls, in nanoseconds.
+        interval: u64,
+    },
+    /// Time a large answer; prints bytes a second.
+    Fetch { port: u16, bytes: usize },
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match options.ask {
+        Ask::Ping {
+            port,
+            connections,
+            calls,
+            interval,
+        } => ping(port, connections, calls, Duration::from_nanos(interval)),
+        Ask::Fetch { port, bytes } => fetch(port, bytes),
+    }
+}
+
+fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Result<()> {
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("connect to redis-server")?;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
+    let turn = interval * u32::try_from(connections)?;
+    let start = Instant::now() + Duration::from_millis(200);
+    let askers: Vec<_> = (0_u32..)
+        .zip(streams)
+        .map(|(place, mut stream)| {
+            thread::spawn(move || -> std::io::Result<Vec<Duration>> {
+                let mut times = Vec::with_capacity(calls);
+                let mut due = start + interval * place;
+                for _ in 0..calls {
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let begun = Instant::now();
+                    stream.write_all(b"PING\r\n")?;
+                    stream.read_exact(&mut [0; 7])?;
+                    times.push(begun.elapsed());
+                    due = (due + turn).max(Instant::now());
+                }
+                Ok(times)
+            })
+        })
+        .collect();
+    let mut text = String::new();
+    for asker in askers {
+        let Ok(times) = asker.join() else {
+            bail!("an asking thread panicked");
+        };
+        for time in times.context("ask redis-server")? {
+            text += &format!("{:.1}\n", time.as_secs_f64() * 1e6);
+        }
+    }
+    print!("{text}");
+    Ok(())
+}
+
+fn fetch(port: u16, bytes: usize) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connect to redis-server")?;
+    let last = bytes - 1;
+    write!(stream, "SETRANGE big {last} x\r\n")?;
+    let mut buffer = vec![0; 1 << 18];
+    if stream.read(&mut buffer)? == 0 {
+        bail!("redis-server closed the connection");
+    }
+    // The clock starts with the first bytes of the answer: what comes after them is paced.
+    write!(stream, "GET big\r\n")?;
+    let mut left = bytes.saturating_sub(stream.read(&mut buffer)?);
+    let (start, paced) = (Instant::now(), left);
+    while left > 0 {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            bail!("redis-server closed the connection {left} bytes early");
+        }
+        left = left.saturating_sub(length);
+    }
+    let rate = paced as f64 / start.elapsed().as_secs_f64();
+    writeln!(stream, "DEL big")?;
+    println!("{rate}");
+    Ok(())
+}
