@@ -114,7 +114,7 @@ async fn every_error_is_a_problem_document() {
         (Method::POST, "/openapi.json", "", 405, None),
         (Method::POST, "/v1/faults", "", 400, None),
         (Method::POST, "/v1/faults", "{", 400, None),
-        (Method::POST, "/v1/faults", "[]", 422, Some("from")),
+        (Method::POST, "/v1/faults", "[]", 422, Some("effect")),
         (Method::POST, "/v1/faults", &long, 413, None),
         (
             Method::POST,
