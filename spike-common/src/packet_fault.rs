@@ -272,7 +272,7 @@ impl PacketFault {
     pub fn begin(&self, number: u64) -> PacketFlow {
         PacketFlow {
             seed: mix(self.seed, number),
-            taken: chosen(self.seed, number, self.flows_below) as u32,
+            taken: u32::from(chosen(self.seed, number, self.flows_below)),
             ..PacketFlow::default()
         }
     }
@@ -307,7 +307,7 @@ impl PacketFault {
     pub fn hold_ns(&self, hit: &Hit) -> u64 {
         // 28 bits of chance and 34 of time fit.
         let share = u64::from(roll(hit.seed, hit.number) >> 4);
-        self.delay_ns.saturating_sub(self.jitter_ns) + (share * (self.jitter_ns * 2) >> 28)
+        self.delay_ns.saturating_sub(self.jitter_ns) + ((share * (self.jitter_ns * 2)) >> 28)
     }
 
     /// When a packet of `length` bytes may leave, given when the last one has; none when the queue is too long.

@@ -147,11 +147,13 @@ fn build_init() -> Result<PathBuf> {
         bail!("{shown}: {}", output.status);
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let found = text.lines().filter_map(|line| {
+    let mut found = text.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_system = message["target"]["name"] == "system";
         let path = message["executable"].as_str().filter(|_| is_system)?;
         Some(PathBuf::from(path))
     });
-    found.last().with_context(|| format!("{shown} named no program"))
+    found
+        .next_back()
+        .with_context(|| format!("{shown} named no program"))
 }

@@ -159,7 +159,7 @@ impl Interface {
         let ticks = u128::from(ticks);
         let exponent = u32::from(self.resolution & 0x7f);
         let nanoseconds = if self.resolution & 0x80 != 0 {
-            ticks * 1_000_000_000 >> exponent.min(127)
+            (ticks * 1_000_000_000) >> exponent.min(127)
         } else if exponent <= 9 {
             ticks * 10_u128.pow(9 - exponent)
         } else {

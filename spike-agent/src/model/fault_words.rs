@@ -405,7 +405,7 @@ impl EffectWords {
             ),
             Self::UdpDrop { direction, common } => (RawEffect::UdpDrop { direction }, common),
             Self::UdpDuplicate { direction, common } => (RawEffect::UdpDuplicate { direction }, common),
-            Self::Packet(words) => words.to_raw()?,
+            Self::Packet(words) => words.split()?,
         })
     }
 }

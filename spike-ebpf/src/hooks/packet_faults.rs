@@ -207,6 +207,10 @@ fn listed(fault: u32, cgroup: u64) -> bool {
 }
 
 /// What the fault knows of the packet's flow; a new one is numbered.
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the key and the flow would be copied to the hook's stack of 512 bytes"
+)]
 #[inline(always)]
 fn flow(
     id: u32,
@@ -379,8 +383,8 @@ fn apply(skb: *mut __sk_buff, key: &LinkKey, leaves: bool, payload: &Payload, ve
     if verdict.drop != 0 {
         // To an interface that there is not: lost with no word to the sender, where `SHOT` would tell it of a full
         // queue and TCP would react at once.
-        // SAFETY: a helper without pointers.
         return if leaves {
+            // SAFETY: a helper without pointers.
             unsafe { bpf_redirect(0, 0) as i32 }
         } else {
             SHOT

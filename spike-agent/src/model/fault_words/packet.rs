@@ -133,7 +133,7 @@ pub(super) struct Leaving {
 
 impl PacketWords {
     /// The effect, and what all faults have.
-    pub(super) fn to_raw(self) -> Result<(RawEffect, Common), FieldError> {
+    pub(super) fn split(self) -> Result<(RawEffect, Common), FieldError> {
         Ok(match self {
             Self::Loss {
                 percent_loss,
