@@ -59,6 +59,9 @@ impl Needs {
     }
 }
 
+/// The names of each address, and when they were read.
+type Resolved = Option<(Instant, Arc<HashMap<IpAddr, Vec<Arc<str>>>>)>;
+
 /// Answers what selectors ask.
 pub(super) struct Known {
     kernel: Arc<Kernel>,
@@ -70,7 +73,7 @@ pub(super) struct Known {
     /// By inode number.
     cookies: Mutex<HashMap<u64, u64>>,
     bound: Mutex<Option<(Instant, Arc<Vec<Bound>>)>>,
-    resolved: Mutex<Option<(Instant, Arc<HashMap<IpAddr, Vec<Arc<str>>>>)>>,
+    resolved: Mutex<Resolved>,
 }
 
 /// An address that a process has bound.

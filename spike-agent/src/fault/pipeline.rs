@@ -107,7 +107,7 @@ impl Plan {
         let all: Vec<_> = self
             .taken
             .iter()
-            .map(|taken| taken.clone().is_unsilenced())
+            .map(|taken| taken.clone().unsilenced())
             .collect();
         future::join_all(all).map(drop)
     }

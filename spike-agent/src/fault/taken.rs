@@ -152,7 +152,7 @@ impl Taken {
     }
 
     /// Waits until the fault does not leave the attempt to connect without an answer.
-    pub(super) async fn is_unsilenced(mut self) {
+    pub(super) async fn unsilenced(mut self) {
         while matches!(self.connect_failure(), Some(ConnectFailure::TimedOut { .. })) {
             self.changed().await;
         }
@@ -161,7 +161,7 @@ impl Taken {
     /// Waits until the server may be asked, as the fault is at any time.
     pub(super) async fn may_connect(mut self) {
         loop {
-            self.clone().is_unsilenced().await;
+            self.clone().unsilenced().await;
             let Some(time) = self.connects_at() else { return };
             tokio::select! {
                 biased;

@@ -48,7 +48,7 @@ pub(super) fn wants(
         return selector.matches(caller.unwrap_or(&nobody), &destination);
     }
     ends.is_some_and(|(source, destination)| {
-        selector.matches(&nobody, &called(destination)) || selector.matches(&nobody, &called(source))
+        selector.matches(&nobody, called(destination)) || selector.matches(&nobody, called(source))
     })
 }
 
