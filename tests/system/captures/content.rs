@@ -104,6 +104,13 @@ pub(super) fn agrees_with_tcpdump() {
     let echo = workload::server(&world, &world.place("other"), "echo", "127.0.0.1:0");
     client.run_helper(&["ask", &echo]).ok();
     end(capture);
+    // It ends with what it has read, and reads a block of packets a second after its first one at the latest.
+    let mut size = 0;
+    spike_tests::wait_for("tcpdump to have read all", Duration::from_secs(20), || {
+        let last = std::mem::replace(&mut size, std::fs::metadata(&theirs).map_or(0, |file| file.len()));
+        std::thread::sleep(Duration::from_millis(1500));
+        (size == last).then_some(())
+    });
     kill(tcpdump.id(), libc::SIGINT);
     let said = finish(tcpdump, "tcpdump").stderr;
     assert!(said.contains("0 packets dropped"), "{said}");
