@@ -254,7 +254,7 @@ install_test_programs() {
     for pair in nginx:nginx-light:nginx redis-server:redis-server curl:curl iperf3:iperf3 tshark:tshark \
         capinfos:wireshark-common editcap:wireshark-common mergecap:wireshark-common openssl:openssl \
         bpftool:bpftool:linux-tools-generic wrk:wrk ip:iproute2 \
-        h2load:nghttp2-client dnsmasq:dnsmasq-base psql:postgresql prometheus:prometheus nft:nftables podman:podman \
+        h2load:nghttp2-client dnsmasq:dnsmasq-base prometheus:prometheus nft:nftables podman:podman \
         python3:python3 node:nodejs perl:perl setpriv:util-linux \
         dot:graphviz rsvg-convert:librsvg2-bin tmux:tmux \
         tcpdump:tcpdump jq:jq strace:strace socat:socat nc:netcat-openbsd; do
