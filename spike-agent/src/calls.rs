@@ -13,10 +13,12 @@ mod feed;
 mod order;
 #[cfg(test)]
 mod tests;
+mod view;
 mod worker;
 
 pub use book::{Book, EdgeProtocol};
 pub use budget::{Budget, Turn};
 pub use connections::{Connections, Sample, Want};
 pub use feed::{EdgeCall, Feed, Followed};
+pub use view::view;
 pub use worker::{Source, Worker};

@@ -9,7 +9,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use spike_common::sample::{DATAGRAM, ENDS, FIRST, RESETS, SENT, SERVES, WANT_LITTLE, WANT_WHOLE};
 
-use crate::calls::{Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Want, Worker};
+use crate::calls::{
+    Budget, EdgeCall, EdgeProtocol, Feed, Followed, Sample, Source, Turn, Want, Worker, view,
+};
 use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
 use crate::model::edge::{Decoded, EdgeSample};
@@ -153,24 +155,8 @@ impl Calls {
 
     fn named(&self, EdgeCall { edge, call }: &EdgeCall) -> CallView {
         let (caller, callee) = self.ends(*edge);
-        let since_start = |ns: u64| ns.saturating_sub(call.started_ns) / 1000;
-        CallView {
-            at: humantime::format_rfc3339_micros(self.kernel.wall_clock(call.started_ns)).to_string(),
-            edge: format!("{edge:016x}"),
-            caller,
-            callee,
-            protocol: call.protocol.as_str().to_owned(),
-            operation: call.operation.clone(),
-            target: call.target.clone(),
-            status: call.status.clone(),
-            failed: call.failed,
-            complete: call.complete,
-            first_byte_us: call.first_byte_ns.map(since_start),
-            total_us: since_start(call.ended_ns),
-            request_bytes: call.request_bytes,
-            response_bytes: call.response_bytes,
-            trace_id: call.trace.map(|trace| format!("{:032x}", trace.trace_id)),
-        }
+        let at = self.kernel.wall_clock(call.started_ns);
+        view(call, *edge, at, caller, callee)
     }
 
     /// The caller's and the callee's name; the map is read again when it may say more.

@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     // The original destination comes to the proxy by a trait, so that it never needs `kernel`.
     ("proxy", &["model", "fault", "bus"]),
-    ("calls", &["protocol"]),
+    ("calls", &["model", "protocol"]),
     // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
     ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),

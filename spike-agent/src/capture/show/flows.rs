@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 use super::Packet;
-use crate::calls::{Book, Connections, EdgeCall, Sample};
+use crate::calls::{Book, Connections, EdgeCall, Sample, view};
 use crate::model::view::CallView;
 use crate::protocol::{Call, Side};
 
@@ -202,7 +202,7 @@ impl Flows {
         for EdgeCall { edge, call } in self.ended.drain(..) {
             self.calls += 1;
             if let Some(names) = self.names.get(edge as usize) {
-                each(view(&call, edge, names));
+                each(named(&call, edge, names));
             }
         }
     }
@@ -228,30 +228,14 @@ impl Names {
     }
 }
 
-fn view(call: &Call, edge: u64, names: &Names) -> CallView {
-    let since_start = |ns: u64| ns.saturating_sub(call.started_ns) / 1000;
+fn named(call: &Call, edge: u64, names: &Names) -> CallView {
     let at = UNIX_EPOCH + Duration::from_nanos(call.started_ns);
     let server = match names.server.contains(':') {
         true => format!("[{}]", names.server),
         false => names.server.clone(),
     };
-    CallView {
-        at: humantime::format_rfc3339_micros(at).to_string(),
-        edge: format!("{edge:016x}"),
-        caller: names.client.clone(),
-        callee: format!("{server}:{}", names.port),
-        protocol: call.protocol.as_str().to_owned(),
-        operation: call.operation.clone(),
-        target: call.target.clone(),
-        status: call.status.clone(),
-        failed: call.failed,
-        complete: call.complete,
-        first_byte_us: call.first_byte_ns.map(since_start),
-        total_us: since_start(call.ended_ns),
-        request_bytes: call.request_bytes,
-        response_bytes: call.response_bytes,
-        trace_id: call.trace.map(|trace| format!("{:032x}", trace.trace_id)),
-    }
+    let callee = format!("{server}:{}", names.port);
+    view(call, edge, at, names.client.clone(), callee)
 }
 
 impl<'a> Segment<'a> {
