@@ -24,6 +24,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
     ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
+    // A file of its own, and what fills it; the way of the bytes to it is `app`'s.
+    ("recording", &["model", "protocol"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
     ("topology", &["model", "bus", "identity"]),
