@@ -22,6 +22,7 @@ pub mod model;
 pub mod protocol;
 pub mod proxy;
 pub mod recording;
+pub mod replay;
 pub mod safety;
 pub mod topology;
 pub mod toxiproxy;

@@ -9,7 +9,7 @@ mod statement;
 
 use std::collections::BTreeSet;
 
-pub(super) use body::add_body;
+pub(super) use body::{add_body, add_pairs};
 pub(super) use protobuf::add_protobuf;
 pub(super) use statement::add_statement;
 

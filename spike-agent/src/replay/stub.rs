@@ -6,6 +6,7 @@ mod http1;
 mod misses;
 mod pass;
 mod place;
+mod postgres;
 mod redis;
 mod session;
 #[cfg(test)]

@@ -4,10 +4,8 @@
 //! so here whole messages are read.
 
 pub mod dns;
-pub mod hpack;
 pub mod http1;
 pub mod http2;
-pub mod mysql;
 pub mod postgres;
 pub mod raw;
 pub mod redis;
@@ -56,7 +54,6 @@ impl Recorded {
             Some(ProtocolName::Http2 | ProtocolName::Grpc) => http2::split(self, &mut talk),
             Some(ProtocolName::Redis) => redis::split(self, &mut talk),
             Some(ProtocolName::Postgres) => postgres::split(self, &mut talk),
-            Some(ProtocolName::MySql) => mysql::split(self, &mut talk),
             Some(ProtocolName::Dns) => dns::split(self, &mut talk),
             _ => raw::split(self, &mut talk),
         }

@@ -28,6 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("recording", &["model", "protocol"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
+    // The timer that effects wait by; a stub is given its sockets.
+    ("replay", &["model", "fault", "protocol", "recording"]),
     ("topology", &["model", "bus", "identity"]),
     ("audit", &["model"]),
     (

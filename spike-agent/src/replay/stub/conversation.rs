@@ -5,7 +5,7 @@ use std::io;
 use tokio::net::UnixStream;
 
 use super::{
-    http1, redis,
+    http1, postgres, redis,
     session::{Input, Session},
 };
 use crate::{protocol::ProtocolName, replay::wire::http2::PREFACE};
@@ -23,6 +23,7 @@ async fn answer(session: &mut Session, io: &mut UnixStream) -> io::Result<()> {
     match choose(session, io, &mut input).await? {
         Some(ProtocolName::Http1) => http1::serve(session, io, input).await,
         Some(ProtocolName::Redis) => redis::serve(session, io, input).await,
+        Some(ProtocolName::Postgres) => postgres::serve(session, io, input).await,
         _ => Ok(()),
     }
 }

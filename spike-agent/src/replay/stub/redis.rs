@@ -34,13 +34,17 @@ pub(super) async fn serve(session: &mut Session, io: &mut UnixStream, mut input:
         let (label, kind) = (command.label(), command.kind());
         let mut parts = command.parts();
         transaction.follow(&command, &mut parts);
-        if let Some(answer) = polite(&command)
-            && session.ask_quietly(&kind, &parts).is_none()
-        {
-            io.write_all(answer).await?;
-            continue;
-        }
-        match session.ask(&label, &kind, &parts) {
+        let outcome = match polite(&command) {
+            Some(answer) => match session.ask_quietly(&kind, &parts) {
+                Some(exchange) => Outcome::Answer(exchange),
+                None => {
+                    io.write_all(answer).await?;
+                    continue;
+                }
+            },
+            None => session.ask(&label, &kind, &parts),
+        };
+        match outcome {
             Outcome::Answer(exchange) => {
                 if session.give_all(io, asked_at, &exchange.answer).await? {
                     return Ok(());

@@ -40,14 +40,14 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         };
         if is_server {
             server.end = end;
-        } else if server.is_empty() {
+        } else if server.start == server.end {
             client.end = end;
         } else {
             let server = server.end..server.end;
             turns.push((start..end, server));
         }
     }
-    if turns.first().is_some_and(|(client, _)| client.is_empty()) {
+    if turns.first().is_some_and(|(client, _)| client.start == client.end) {
         talk.greeting = recorded.answers.bytes().slice(turns[0].1.clone());
         turns.remove(0);
     }
