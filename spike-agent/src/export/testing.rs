@@ -15,7 +15,7 @@ use crate::{
         edge::Decoded,
         view::{CounterView, DecodingView},
     },
-    protocol::{Call, Details, ProtocolName, Side},
+    protocol::{Call, Details, Place, ProtocolName, Side},
 };
 
 pub(super) fn ends(client: &str, server: &str) -> Ends {

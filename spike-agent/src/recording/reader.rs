@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::{
-    About, CallRow, Chunk, ConnectionRow, FORMAT, HowEnded, Loss, NameRow, NewCall, NewConnection, RecordingError,
+    About, CallRow, Chunk, ConnectionRow, FORMAT, HowEnded, Loss, NameRow, NewCall, NewConnection, RecordingError, chunks,
     schema::APPLICATION,
     writer::{database_error, number},
 };
@@ -265,30 +265,8 @@ impl Reader {
         range: Range<u64>,
         mut each: impl FnMut(Chunk) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let error = || database_error(&self.path, "read");
-        let start = i64::try_from(range.start).unwrap_or(i64::MAX);
-        let end = i64::try_from(range.end).unwrap_or(i64::MAX);
-        // The chunk that the range begins in begins before it.
-        let sql = "SELECT position, at_ns, bytes FROM chunk WHERE connection = ?1 AND side = ?2 AND position < ?4 \
-                   AND position >= ifnull((SELECT max(position) FROM chunk WHERE connection = ?1 AND side = ?2 \
-                   AND position <= ?3), 0) ORDER BY position";
-        let mut select = self.database.prepare_cached(sql).map_err(error())?;
-        let mut rows = select
-            .query(params![connection, number(from), start, end])
-            .map_err(error())?;
-        while let Some(row) = rows.next().map_err(error())? {
-            let read = || -> rusqlite::Result<Chunk> {
-                Ok(Chunk {
-                    position: unsigned(row, "position")?,
-                    at_ns: unsigned(row, "at_ns")?,
-                    bytes: row.get("bytes")?,
-                })
-            };
-            if let Some(chunk) = read().map_err(error())?.within(&range) {
-                each(chunk)?;
-            }
-        }
-        Ok(())
+        let read = chunks::each(&self.database, connection, from, &range, &mut each);
+        read.map_err(database_error(&self.path, "read"))?
     }
 
     /// The bytes of a call's request as they passed, without those that are missing.
@@ -380,22 +358,6 @@ impl Reader {
             path: self.path.clone(),
             why: error.to_string(),
         }
-    }
-}
-
-impl Chunk {
-    /// The part that lies within `range`, if any.
-    fn within(mut self, range: &Range<u64>) -> Option<Self> {
-        let end = self.position + self.bytes.len() as u64;
-        let (from, to) = (self.position.max(range.start), end.min(range.end));
-        if from >= to {
-            return None;
-        }
-        let length = self.bytes.len();
-        self.bytes.truncate(length - (end - to) as usize);
-        self.bytes.drain(..(from - self.position) as usize);
-        self.position = from;
-        Some(self)
     }
 }
 

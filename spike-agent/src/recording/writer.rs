@@ -1,6 +1,7 @@
 //! Fills a recording.
 
 use std::fs::OpenOptions;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Result as SqlResult, params};
 use serde_json::Value;
 
 use super::{
-    About, Chunk, HowEnded, Loss, NameRow, NewCall, NewConnection, Reader, RecordingError,
+    About, Chunk, HowEnded, Loss, NameRow, NewCall, NewConnection, Reader, RecordingError, chunks,
     schema::{self},
 };
 use crate::protocol::Side;
@@ -231,6 +232,17 @@ impl Writer {
                 ])
                 .map(drop)
         })
+    }
+
+    /// The bytes that a side sent within `range`, as far as they were added; committed or not.
+    pub(super) fn bytes(&self, connection: i64, from: Side, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = chunks::each(&self.database, connection, from, &range, |chunk| {
+            bytes.extend_from_slice(&chunk.bytes);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(()) = read.map_err(database_error(&self.path, "read"))?;
+        Ok(bytes)
     }
 
     /// Whether anything was added since the last commit.
