@@ -7,6 +7,7 @@ mod glue;
 mod map;
 mod packets;
 mod planes;
+mod replays;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,7 @@ use crate::model::rule::{Capabilities, CgroupIds};
 use crate::model::view::Actor;
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::replay::stub::Stubs;
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
@@ -45,6 +47,7 @@ use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
 use packets::Packets;
 use planes::LivePlanes;
+use replays::LiveStubs;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
@@ -167,7 +170,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         Arc::clone(&cgroups),
         capabilities,
     );
+    let stubs = Arc::<Stubs>::default();
+    proxy.stand_in_by(Arc::new(LiveStubs {
+        stubs: Arc::clone(&stubs),
+        cgroups: Arc::clone(&cgroups),
+    }));
     let planes = Arc::new(LivePlanes {
+        stubs: Arc::clone(&stubs),
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
@@ -189,6 +198,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
     let control = control.with_audit(Audit::new(&config.state_dir));
+    let control = control.with_stubs(stubs);
     tokio::spawn(control.clone().watch_faults());
     if let Some(door) = toxiproxy {
         let (control, proxy, stop) = (control.clone(), Arc::clone(&planes.proxy), stop.clone());
@@ -258,7 +268,9 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
             changed = faults.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {
                 captures.refresh();
-                if !planes.book.list().iter().any(|armed| armed.fault.selector.from.cgroup.is_some()) {
+                let by_cgroup = planes.book.list().iter().any(|armed| armed.fault.selector.from.cgroup.is_some())
+                    || planes.stubs.list().iter().any(|armed| armed.spec.selector.from.cgroup.is_some());
+                if !by_cgroup {
                     continue;
                 }
             }

@@ -15,6 +15,7 @@ mod map;
 mod output;
 mod panic;
 mod recorder;
+mod replay;
 mod status;
 mod table;
 mod top;
@@ -61,7 +62,9 @@ enum Command {
     Panic(panic::PanicArgs),
     /// Capture packets of chosen calls
     Capture(capture::CaptureArgs),
-    /// Run a command with faults and a capture that touch it and its children alone
+    /// Stand in for servers from a recording, or send recorded requests again and compare
+    Replay(replay::ReplayArgs),
+    /// Run a command with faults, a capture and stubs that touch it and its children alone
     Exec(exec::ExecArgs),
     /// Remove what a killed agent left behind
     Cleanup(cleanup::CleanupArgs),
@@ -95,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fault(args) => block_on(fault::run(args)).map(done),
         Command::Panic(args) => block_on(panic::run(args)).map(done),
         Command::Capture(args) => block_on(capture::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
         Command::Exec(args) => exec::run(args),
         Command::Cleanup(args) => cleanup::run(&args),
     }
@@ -152,6 +156,14 @@ mod tests {
             "spike capture run --output - --for 10s --count 5 --interface lo --interface eth0 --to port=80",
             "spike exec --fault refuse --fault reset --capture out.pcapng -- curl -v --fault x",
             "spike exec curl -v",
+            "spike exec --stub a.spike --strict -- pytest",
+            "spike replay stub a.spike --to port=80 --from process=curl --latency 2x --miss pass --strict --noise n.toml",
+            "spike replay stub a.spike --detach --name x --ttl 1h --json",
+            "spike replay list",
+            "spike replay misses x",
+            "spike replay restart x",
+            "spike replay stop x y",
+            "spike replay learn a.spike b.spike -o n.toml",
             "spike cleanup --check",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {

@@ -6,6 +6,7 @@ mod execs;
 mod faults;
 mod map;
 mod planes;
+mod replays;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::{
             Actor, AuditEvent, CallEvent, CaptureView, EdgeDetailView, ExecView, MapView, ServiceList, Status,
         },
     },
+    replay::stub::Stubs,
     topology::services,
 };
 
@@ -40,6 +42,7 @@ pub struct Control {
     planes: Arc<dyn Planes>,
     captures: Arc<Captures>,
     execs: Arc<Execs>,
+    stubs: Arc<Stubs>,
     /// Where it is written down what is done with faults; none in tests.
     audit: Option<Arc<Audit>>,
     /// Who does it.
@@ -55,6 +58,7 @@ impl Control {
             planes,
             captures,
             execs: Arc::default(),
+            stubs: Arc::default(),
             audit: None,
             actor: Arc::new(Actor::by("agent")),
         }
@@ -210,10 +214,13 @@ impl Control {
         let is_its_own =
             |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
         let removed = self.remove_where(AuditEvent::CommandEnded, is_its_own).await;
+        let stubs = self
+            .stub_remove(|stub| stub.spec.selector.from.cgroup.as_deref() == Some(&*exec.cgroup))
+            .await;
         self.planes
             .exec_end(id)
             .map_err(|error| ControlError::internal("free the command's cgroup", &error))?;
-        removed.map(drop)
+        removed.and(stubs).map(drop)
     }
 
     fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -71,6 +72,15 @@ pub trait UpstreamSockets: Send + Sync + 'static {
     fn tcp(&self, ipv6: bool) -> io::Result<OwnedFd>;
 }
 
+/// Connects to where a caller wanted to go, as the caller would have.
+pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
+
+/// Answers connections in the place of their servers.
+pub trait StandIns: Send + Sync + 'static {
+    /// The server's end of a connection, when it is one that is stood in for. `dial` reaches the real server.
+    fn answer(&self, caller: &Caller, destination: SocketAddr, dial: Dial) -> Option<io::Result<TcpStream>>;
+}
+
 /// Carries redirected connections, through what the armed faults do to them.
 pub struct Proxy {
     originals: Arc<dyn Originals>,
@@ -80,6 +90,8 @@ pub struct Proxy {
     open: Open,
     /// Set once, when the agent starts; none in tests.
     recorders: OnceLock<Arc<dyn Recorders>>,
+    /// Set once, when the agent starts; none in tests.
+    stand_ins: OnceLock<Arc<dyn StandIns>>,
     counts: Counts,
 }
 
@@ -105,6 +117,7 @@ impl Proxy {
             buffers: Buffers::default(),
             open: Open::default(),
             recorders: OnceLock::new(),
+            stand_ins: OnceLock::new(),
             counts: Counts::default(),
         })
     }
@@ -118,6 +131,12 @@ impl Proxy {
     pub fn record_by(&self, recorders: Arc<dyn Recorders>) {
         // A second time there is none.
         let _ = self.recorders.set(recorders);
+    }
+
+    /// Has these asked from now on who answers a connection.
+    pub fn stand_in_by(&self, stand_ins: Arc<dyn StandIns>) {
+        // A second time there is none.
+        let _ = self.stand_ins.set(stand_ins);
     }
 
     /// Closes the open connections that `selector` chooses and that the fault `fault_id` does not have, so that their

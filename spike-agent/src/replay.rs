@@ -9,9 +9,10 @@ mod load;
 mod noise;
 mod parts;
 pub mod stub;
-mod wire;
+pub mod wire;
 
 pub use exchange::{Answer, Exchange, Header, Sent, Talk};
+pub use flow::{Flow, Piece};
 pub use load::{LoadError, Loaded, load};
 pub use noise::{Learned, Matcher, Noise, Rule, RuleSide, learn};
 pub use parts::{Difference, Parts};

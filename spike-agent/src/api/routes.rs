@@ -6,6 +6,7 @@ mod execs;
 mod faults;
 mod map;
 mod metrics;
+mod replays;
 mod segment;
 mod status;
 
@@ -36,6 +37,7 @@ use crate::{control::Control, model::view::Problem};
         (name = "see", description = "How the agent is doing, and who calls whom."),
         (name = "break", description = "Faults."),
         (name = "capture", description = "Packets."),
+        (name = "replay", description = "Recordings that answer in the place of servers."),
     ),
 )]
 struct Document;
@@ -80,6 +82,10 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(captures::trigger))
         .routes(routes!(captures::pcapng))
         .routes(routes!(execs::begin))
+        .routes(routes!(replays::list, replays::start))
+        .routes(routes!(replays::show, replays::stop))
+        .routes(routes!(replays::misses))
+        .routes(routes!(replays::restart))
         .routes(routes!(execs::end))
 }
 

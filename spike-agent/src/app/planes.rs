@@ -32,6 +32,7 @@ use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, Inter
 use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::replay::stub::Stubs;
 use crate::topology::{Facts, Observed, RecentCall, Step};
 
 /// Everything that runs.
@@ -40,6 +41,7 @@ pub(super) struct LivePlanes {
     pub(super) cgroup: PathBuf,
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
+    pub(super) stubs: Arc<Stubs>,
     pub(super) calls: Arc<Calls>,
     pub(super) map: Arc<MapKeeper>,
     pub(super) exporter: Arc<Exporter>,
@@ -71,7 +73,7 @@ impl Planes for LivePlanes {
                 .to_owned(),
             hooks: self.kernel.hooks().to_vec(),
             intercept: InterceptView {
-                armed: !self.book.list().is_empty(),
+                armed: !self.book.list().is_empty() || !self.stubs.list().is_empty(),
                 namespaces: self.namespaces.view(),
             },
             edges: self.kernel.edge_count(),
@@ -135,18 +137,24 @@ impl Planes for LivePlanes {
                     !fault.dry_run && fault.relay.is_none() && fault.packet().is_none()
                 })
                 .collect();
-            let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
+            let stubs = self.stubs.list();
+            let needs_proxy = !stubs.is_empty() || faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
                 self.namespaces.set_armed(true).await?;
             }
-            let sources: Vec<RuleSource<'_>> = faults
+            let mut sources: Vec<RuleSource<'_>> = faults
                 .iter()
                 .map(|armed| RuleSource {
                     selector: &armed.fault.selector,
                     kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
                 })
                 .collect();
+            let stubbed = stubs.iter().flat_map(|armed| &armed.selectors);
+            sources.extend(stubbed.map(|selector| RuleSource {
+                selector,
+                kernel_fault: None,
+            }));
             let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
             let answered: HashSet<u32> = compiled
                 .exact

@@ -1,6 +1,7 @@
 //! One redirected connection, from its acceptance to its end.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    Proxy, UpstreamSockets,
+    Dial, Proxy, UpstreamSockets,
     pump::{self, Broken},
     tap::{Opened, Taps},
     upstream::{self, UpstreamError},
@@ -54,7 +55,21 @@ pub(super) async fn carry(
             at: opened,
         })
     }));
+    let stood_in = proxy.stand_ins.get().and_then(|stand_ins| {
+        let (upstream, destination) = (upstream.clone(), original.destination);
+        let dial: Dial = Arc::new(move || {
+            let upstream = upstream.clone();
+            Box::pin(async move {
+                let connected = upstream::connect(&*upstream, destination, peer).await;
+                connected.map_err(io::Error::other)
+            })
+        });
+        stand_ins.answer(&caller, destination, dial)
+    });
     let connecting = async {
+        if let Some(stood_in) = stood_in {
+            return stood_in.map_err(UpstreamError::Socket);
+        }
         let server = upstream::connect(&*upstream, original.destination, peer).await?;
         if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
             let (came_in, went_on) = ((peer, listener), (local, remote));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use learn::{Learned, learn};
 
 use super::parts::{Difference, Parts};
+pub use crate::model::{NoiseRule as Rule, RuleSide};
 
 /// Parts of answers that are noise without being named: they are about the moment, or the way.
 const ALWAYS: [&str; 6] = [
@@ -25,35 +26,6 @@ pub struct Noise {
     /// In any order.
     #[serde(default, rename = "noise")]
     pub rules: Vec<Rule>,
-}
-
-/// One rule: which part of which calls says nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// Whose words.
-    pub side: RuleSide,
-    /// Kind of the calls, such as `GET /users/{id}`; `*` stands for anything.
-    #[serde(default = "anything")]
-    pub call: String,
-    /// Name of the part, such as `body.created_at`; `*` stands for anything.
-    pub part: String,
-}
-
-/// Whose words a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RuleSide {
-    /// The caller's.
-    Request,
-    /// The server's.
-    Response,
-    /// Those of both.
-    Both,
-}
-
-fn anything() -> String {
-    "*".to_owned()
 }
 
 /// Which parts of a request count when it is matched.

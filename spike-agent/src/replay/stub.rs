@@ -1,8 +1,12 @@
 //! Stands in for servers: answers callers from a recording, with the real servers down or absent.
 
+mod armed;
 mod book;
 mod conversation;
+mod dns;
 mod http1;
+pub(in crate::replay) mod http2;
+mod raw;
 mod misses;
 mod pass;
 mod place;
@@ -24,6 +28,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpStream, UnixStream};
 
+pub use armed::{ArmedStub, Stubs};
 pub use book::Nearest;
 pub use misses::Miss;
 use misses::Misses;
@@ -31,6 +36,7 @@ use place::{Place, places};
 pub use session::Outcome;
 
 use super::{exchange::Talk, noise::Matcher};
+pub use crate::model::{Lifetime, OnMiss};
 
 /// Connects to the real server, as the caller would have.
 pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<TcpStream>> + Send + Sync>;
@@ -46,28 +52,6 @@ pub struct Settings {
     pub lifetime: Lifetime,
     /// Which parts of requests count.
     pub matcher: Matcher,
-}
-
-/// What becomes of a request that was not recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnMiss {
-    /// An error of the protocol.
-    #[default]
-    Fail,
-    /// The real server answers it.
-    Pass,
-    /// The same, and its answer is given to the next such request.
-    Record,
-}
-
-/// How long it is remembered which answers were given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lifetime {
-    /// As long as the stub.
-    #[default]
-    Session,
-    /// As long as a connection: each begins with the first answers.
-    Connection,
 }
 
 /// A recording that answers.
@@ -126,11 +110,6 @@ impl Stub {
         self.places.iter().for_each(Place::restart);
     }
 
-    /// Whether it has recorded connections to this server, or to this port when the server has another address now.
-    pub fn knows(&self, destination: SocketAddr) -> bool {
-        self.place(destination).is_some()
-    }
-
     /// The server's end of a connection to `destination`, which this stub answers; none when it knows no such server.
     ///
     /// # Errors
@@ -145,14 +124,14 @@ impl Stub {
         }))
     }
 
-    /// By address and port, else by the port alone.
+    /// By address and port, else by the port alone, else the only one that there is.
     fn place(&self, destination: SocketAddr) -> Option<usize> {
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
         let exact = self.places.iter().position(|place| place.address == Some(destination));
-        exact.or_else(|| {
-            let same_port = |place: &Place| place.address.is_some_and(|at| at.port() == destination.port());
-            self.places.iter().position(same_port)
-        })
+        let same_port = |place: &Place| place.address.is_some_and(|at| at.port() == destination.port());
+        exact
+            .or_else(|| self.places.iter().position(same_port))
+            .or_else(|| (self.places.len() == 1).then_some(0))
     }
 }
 

@@ -4,6 +4,7 @@
 //! so here whole messages are read.
 
 pub mod dns;
+pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod postgres;

@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit", "replay",
         ],
     ),
     // Its listeners lead to the proxy by themselves.
@@ -51,6 +51,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli/agent", &["config", "app"]),
     ("cli/doctor", &["doctor"]),
     ("cli/cleanup", &["config", "safety"]),
+    // It reads and sends recordings without an agent.
+    ("cli/replay", &["model", "replay"]),
     // It shows files without an agent, and cuts streams into files.
     ("cli/capture", &["model", "capture"]),
     ("cli/recorder", &["model", "capture"]),

@@ -5,26 +5,28 @@ use std::io;
 use tokio::net::UnixStream;
 
 use super::{
-    http1, postgres, redis,
+    dns, http1, http2, postgres, raw, redis,
     session::{Input, Session},
 };
 use crate::{protocol::ProtocolName, replay::wire::http2::PREFACE};
 
 /// Answers until either side ends the connection.
-pub(super) async fn run(mut session: Session, mut io: UnixStream) {
+pub(super) async fn run(session: Session, mut io: UnixStream) {
     let place = session.place().server.clone();
-    if let Err(error) = answer(&mut session, &mut io).await {
+    if let Err(error) = answer(session, &mut io).await {
         tracing::debug!(server = place, %error, "a stubbed connection ended");
     }
 }
 
-async fn answer(session: &mut Session, io: &mut UnixStream) -> io::Result<()> {
+async fn answer(mut session: Session, io: &mut UnixStream) -> io::Result<()> {
     let mut input = Input::default();
-    match choose(session, io, &mut input).await? {
-        Some(ProtocolName::Http1) => http1::serve(session, io, input).await,
-        Some(ProtocolName::Redis) => redis::serve(session, io, input).await,
-        Some(ProtocolName::Postgres) => postgres::serve(session, io, input).await,
-        _ => Ok(()),
+    match choose(&session, io, &mut input).await? {
+        Some(ProtocolName::Http1) => http1::serve(&mut session, io, input).await,
+        Some(ProtocolName::Http2 | ProtocolName::Grpc) => http2::serve(session, io, input).await,
+        Some(ProtocolName::Redis) => redis::serve(&mut session, io, input).await,
+        Some(ProtocolName::Postgres) => postgres::serve(&mut session, io, input).await,
+        Some(ProtocolName::Dns) => dns::serve(&mut session, io, input).await,
+        _ => raw::serve(&session, io, input).await,
     }
 }
 
@@ -37,7 +39,7 @@ async fn choose(
     let all = &session.place().protocols;
     let first = all.first().copied().flatten();
     let has = |name: ProtocolName| all.contains(&Some(name));
-    if !(has(ProtocolName::Http1) && has(ProtocolName::Http2)) {
+    if !has(ProtocolName::Http1) || !(has(ProtocolName::Http2) || has(ProtocolName::Grpc)) {
         return Ok(first);
     }
     while input.bytes.len() < PREFACE.len() && PREFACE.starts_with(&input.bytes) {

@@ -74,6 +74,11 @@ impl Session {
         (self.dial)().await
     }
 
+    /// The same for whoever connects later.
+    pub(super) fn dialer(&self) -> Dial {
+        self.dial.clone()
+    }
+
     /// Finds what to answer to a request.
     pub(super) fn ask(&mut self, label: &str, kind: &str, request: &Parts) -> Outcome {
         let place = &self.stub.places[self.place];

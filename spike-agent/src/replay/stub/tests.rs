@@ -153,8 +153,20 @@ async fn each_connection_may_begin_with_the_first_answers() {
 
 #[tokio::test]
 async fn a_server_is_known_by_its_address_else_by_its_port() {
-    let stub = stub("http", ASKED, TOLD, settings(OnMiss::Fail));
-    for (address, expected) in [("127.0.0.1:80", true), ("[::ffff:10.0.0.1]:80", true), ("127.0.0.1:81", false)] {
-        assert_eq!(stub.knows(address.parse().unwrap()), expected, "{address}");
+    let at = |server: &str| {
+        let mut recorded = recorded("redis", b"PING\r\n", format!("+{server}\r\n").as_bytes());
+        recorded.server = server.to_owned();
+        recorded.split()
+    };
+    let talks = [at("10.0.0.1:80"), at("10.0.0.2:80"), at("10.0.0.2:81")];
+    let stub = Stub::new(&talks, settings(OnMiss::Fail));
+    for (address, expected) in [
+        ("10.0.0.2:80", Some(1)),
+        ("[::ffff:10.0.0.2]:81", Some(2)),
+        ("10.9.9.9:81", Some(2)),
+        ("10.0.0.1:82", None),
+    ] {
+        assert_eq!(stub.place(address.parse().unwrap()), expected, "{address}");
     }
+    assert_eq!(Stub::new(&talks[..1], settings(OnMiss::Fail)).place("10.9.9.9:1".parse().unwrap()), Some(0));
 }
