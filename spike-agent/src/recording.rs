@@ -7,7 +7,9 @@
 pub mod body;
 mod chunks;
 mod error;
+pub mod export;
 mod fields;
+pub mod http;
 pub mod live;
 mod reader;
 mod redact;

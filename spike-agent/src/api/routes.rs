@@ -6,6 +6,7 @@ mod execs;
 mod faults;
 mod map;
 mod metrics;
+mod recordings;
 mod segment;
 mod status;
 
@@ -36,6 +37,7 @@ use crate::{control::Control, model::view::Problem};
         (name = "see", description = "How the agent is doing, and who calls whom."),
         (name = "break", description = "Faults."),
         (name = "capture", description = "Packets."),
+        (name = "record", description = "Calls, with all their bytes."),
     ),
 )]
 struct Document;
@@ -79,6 +81,9 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(captures::stop))
         .routes(routes!(captures::trigger))
         .routes(routes!(captures::pcapng))
+        .routes(routes!(recordings::list, recordings::start))
+        .routes(routes!(recordings::show))
+        .routes(routes!(recordings::stop))
         .routes(routes!(execs::begin))
         .routes(routes!(execs::end))
 }

@@ -6,8 +6,12 @@
 
 mod form;
 mod http1;
+mod held;
 mod json;
+mod postgres;
+mod redis;
 mod rules;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +32,8 @@ pub(super) struct Found {
     side: Option<Side>,
     /// Position of the first byte of what is looked at.
     base: u64,
+    /// Offset of the message, of several that came together.
+    shift: usize,
 }
 
 /// A secret that was made unreadable.
@@ -52,7 +58,7 @@ impl Found {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             self.list.push(Finding {
                 side,
-                position: self.base + offset as u64,
+                position: self.base + (self.shift + offset) as u64,
                 what: format!("{kind} {name}").trim_end().to_owned(),
             });
         }
@@ -98,6 +104,8 @@ pub(super) fn redactor(protocol: Option<ProtocolName>, rules: &Redaction) -> Box
     match protocol {
         _ if rules.is_none() => Box::new(Nothing),
         Some(ProtocolName::Http1) => Box::new(http1::Http1::new(rules.clone())),
+        Some(ProtocolName::Redis) => Box::new(redis::Redis::new(rules.clone())),
+        Some(ProtocolName::Postgres) => Box::new(postgres::Postgres::new(rules.clone())),
         _ => Box::new(Nothing),
     }
 }

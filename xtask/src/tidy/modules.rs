@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "control",
         &[
             "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
+            "recording",
         ],
     ),
     // Its listeners lead to the proxy by themselves.
@@ -52,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It shows files without an agent, and cuts streams into files.
     ("cli/capture", &["model", "capture"]),
     ("cli/recorder", &["model", "capture"]),
+    ("cli/record", &["model", "recording"]),
     ("app", ALL),
     ("main", ALL),
 ];

@@ -55,7 +55,7 @@ fn http_loses_its_secrets_and_nothing_else() {
             .replace("dark", "****")
             .replace("T0k3n", "*****")
             .replace("zzz", "***")
-            .replace("hun\\\"ter2", "**********")
+            .replace("hun\\\"ter2", "*********")
             .replace("\"a1\"", "\"**\"")
             .replace("\"b2\"", "\"**\"")
             .replace("42", "11")
