@@ -10,6 +10,7 @@ mod error;
 pub mod export;
 mod fields;
 pub mod http;
+pub mod http2;
 pub mod live;
 mod reader;
 mod redact;

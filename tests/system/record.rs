@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Stdio,
@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use spike_tests::{
-    agent::{self, Agent},
+    agent::Agent,
     needs,
     oracle::curl,
     tools::{python, python_module, script},

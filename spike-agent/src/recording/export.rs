@@ -2,6 +2,7 @@
 
 mod curl;
 mod har;
+mod pcapng;
 
 use std::{collections::HashMap, io::Write};
 
@@ -11,6 +12,7 @@ use super::{CallFilter, CallRow, ConnectionRow, Reader, RecordingError};
 
 pub use curl::curl;
 pub use har::har;
+pub use pcapng::pcapng;
 
 /// Why an export failed.
 #[derive(Debug, thiserror::Error)]

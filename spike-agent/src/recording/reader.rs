@@ -288,6 +288,40 @@ impl Reader {
         read.map_err(database_error(&self.path, "read"))?
     }
 
+    /// Gives every chunk of all connections, by the time at which it passed, to `each`, until it fails.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and what `each` fails with.
+    pub fn each_chunk_in_time<E: From<RecordingError>>(
+        &self,
+        mut each: impl FnMut(i64, Side, Chunk) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        // The bytes are fetched one by one: sorting them would take as much memory as the file.
+        let rows = self.all("SELECT rowid FROM chunk ORDER BY at_ns, rowid", [], |row| row.get::<_, i64>(0))?;
+        for id in rows {
+            let sql = "SELECT connection, side, position, at_ns, bytes FROM chunk WHERE rowid = ?1";
+            let read = || -> rusqlite::Result<(i64, Side, Chunk)> {
+                let mut select = self.database.prepare_cached(sql)?;
+                select.query_row([id], |row| {
+                    let from = if row.get::<_, i64>("side")? == number(Side::Client) {
+                        Side::Client
+                    } else {
+                        Side::Server
+                    };
+                    let chunk = Chunk {
+                        position: unsigned(row, "position")?,
+                        at_ns: unsigned(row, "at_ns")?,
+                        bytes: row.get("bytes")?,
+                    };
+                    Ok((row.get("connection")?, from, chunk))
+                })
+            };
+            let (connection, from, chunk) = read().map_err(database_error(&self.path, "read"))?;
+            each(connection, from, chunk)?;
+        }
+        Ok(())
+    }
+
     /// The bytes of a call's request as they passed, without those that are missing.
     ///
     /// # Errors

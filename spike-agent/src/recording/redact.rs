@@ -6,6 +6,7 @@
 
 mod form;
 mod http1;
+mod http2;
 mod held;
 mod json;
 mod postgres;
@@ -102,6 +103,8 @@ pub(super) trait Redact: Send {
 /// What makes a protocol's secrets unreadable; of an unknown one nothing is known to be one.
 pub(super) fn redactor(protocol: Option<ProtocolName>, rules: &Redaction) -> Box<dyn Redact> {
     match protocol {
+        // Its header blocks are written anew in any case.
+        Some(ProtocolName::Http2 | ProtocolName::Grpc) => Box::new(http2::Http2::new(rules.clone())),
         _ if rules.is_none() => Box::new(Nothing),
         Some(ProtocolName::Http1) => Box::new(http1::Http1::new(rules.clone())),
         Some(ProtocolName::Redis) => Box::new(redis::Redis::new(rules.clone())),

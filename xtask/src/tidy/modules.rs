@@ -26,6 +26,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("capture", &["model", "bus", "identity"]),
     // A file of its own, and what fills it; the way of the bytes to it is `app`'s.
     ("recording", &["model", "protocol"]),
+    // Other formats are captures'.
+    ("recording/export", &["protocol", "capture"]),
+    ("recording/import", &["protocol", "capture"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
     ("topology", &["model", "bus", "identity"]),

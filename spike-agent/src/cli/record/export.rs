@@ -14,17 +14,20 @@ use crate::cli::output::note;
 use crate::recording::{Reader, export};
 
 #[derive(Debug, Args)]
-#[group(id = "format", required = true)]
+#[group(required = true, multiple = false)]
 struct Format {
     /// HTTP calls as an HTTP archive, HAR 1.2
-    #[arg(long, group = "format")]
+    #[arg(long)]
     har: bool,
     /// HTTP calls as commands of curl
-    #[arg(long, group = "format")]
+    #[arg(long)]
     curl: bool,
     /// All calls with their fields, a JSON object a line
-    #[arg(long, group = "format")]
+    #[arg(long)]
     jsonl: bool,
+    /// All connections as packets, made up from their bytes
+    #[arg(long)]
+    pcapng: bool,
 }
 
 #[derive(Debug, Args)]
@@ -58,13 +61,15 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
         export::har(&reader, &mut out)?
     } else if format.curl {
         export::curl(&reader, &mut out)?
+    } else if format.pcapng {
+        export::pcapng(&reader, &mut out)?
     } else {
         export::jsonl(&reader, &mut out)?
     };
     out.flush()?;
     if written.left_out > 0 {
         note(format_args!(
-            "{} calls written; {} are not HTTP, or not whole, and left out",
+            "{} written; {} have no place in this format, as they are not HTTP or not whole, and are left out",
             written.calls, written.left_out
         ));
     }
