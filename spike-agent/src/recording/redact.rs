@@ -9,6 +9,7 @@ mod http1;
 mod http2;
 mod held;
 mod json;
+mod mysql;
 mod postgres;
 mod redis;
 mod rules;
@@ -108,6 +109,7 @@ pub(super) fn redactor(protocol: Option<ProtocolName>, rules: &Redaction) -> Box
         _ if rules.is_none() => Box::new(Nothing),
         Some(ProtocolName::Http1) => Box::new(http1::Http1::new(rules.clone())),
         Some(ProtocolName::Redis) => Box::new(redis::Redis::new(rules.clone())),
+        Some(ProtocolName::MySql) => Box::new(mysql::MySql::new(rules.clone())),
         Some(ProtocolName::Postgres) => Box::new(postgres::Postgres::new(rules.clone())),
         _ => Box::new(Nothing),
     }
