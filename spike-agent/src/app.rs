@@ -7,6 +7,7 @@ mod glue;
 mod map;
 mod packets;
 mod planes;
+mod recordings;
 mod replays;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use crate::export::{Exporter, Settings};
 use crate::fault::book::Book;
 use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
 use crate::kernel::Kernel;
+use crate::model::Selector;
 use crate::model::rule::{Capabilities, CgroupIds};
 use crate::model::view::Actor;
 use crate::proxy::Proxy;
@@ -47,6 +49,7 @@ use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
 use packets::Packets;
 use planes::LivePlanes;
+use recordings::Recordings;
 use replays::LiveStubs;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
@@ -152,6 +155,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         config.decode_budget,
     )?);
     captures.set_calls(Arc::clone(&calls));
+    let recordings = Recordings::new(
+        Arc::clone(&kernel),
+        Arc::clone(&services),
+        Arc::clone(&calls),
+        config.state_dir.join("recordings"),
+    );
+    proxy.record_by(Arc::clone(&recordings) as _);
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -193,6 +203,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         captures: Arc::clone(&captures),
         captures_kept: Mutex::new(kept),
         packets,
+        recordings: Arc::clone(&recordings),
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });
@@ -221,6 +232,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     stop.cancel();
     control.fault_stop().await;
     captures.finish(LAST_PACKETS).await;
+    recordings.finish().await;
     planes.execs.end_all();
     map_stop.cancel();
     _ = keeping.await;
@@ -268,9 +280,12 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
             changed = faults.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {
                 captures.refresh();
-                let by_cgroup = planes.book.list().iter().any(|armed| armed.fault.selector.from.cgroup.is_some())
-                    || planes.stubs.list().iter().any(|armed| armed.spec.selector.from.cgroup.is_some());
-                if !by_cgroup {
+                let of_recordings = planes.recordings.selectors();
+                let restricts = |selector: &Selector| selector.from.cgroup.is_some();
+                if !planes.book.list().iter().any(|armed| restricts(&armed.fault.selector))
+                    && !of_recordings.iter().any(|selector| restricts(selector))
+                    && !planes.stubs.list().iter().any(|armed| restricts(&armed.spec.selector))
+                {
                     continue;
                 }
             }

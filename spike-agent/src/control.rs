@@ -6,6 +6,7 @@ mod execs;
 mod faults;
 mod map;
 mod planes;
+mod recordings;
 mod replays;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 pub use crate::topology::DrawFormat;
 pub use map::MapQuery;
 
-use self::{captures::Captures, execs::Execs};
+use self::{captures::Captures, execs::Execs, recordings::Recordings};
 use crate::{
     audit::Audit,
     export::Format,
@@ -42,6 +43,7 @@ pub struct Control {
     planes: Arc<dyn Planes>,
     captures: Arc<Captures>,
     execs: Arc<Execs>,
+    recordings: Arc<Recordings>,
     stubs: Arc<Stubs>,
     /// Where it is written down what is done with faults; none in tests.
     audit: Option<Arc<Audit>>,
@@ -58,6 +60,7 @@ impl Control {
             planes,
             captures,
             execs: Arc::default(),
+            recordings: Arc::default(),
             stubs: Arc::default(),
             audit: None,
             actor: Arc::new(Actor::by("agent")),
@@ -204,13 +207,14 @@ impl Control {
         Ok(view)
     }
 
-    /// Ends what `exec_begin` began: removes the faults and stops the captures of its cgroup, and frees it.
+    /// Ends what `exec_begin` began: removes the faults and stops the captures and recordings of its cgroup, and frees it.
     pub async fn exec_end(&self, id: &str) -> Result<(), ControlError> {
         let exec = self
             .execs
             .take(id)
             .ok_or_else(|| ControlError::no_such("command", id))?;
         self.captures.stop_of_cgroup(&exec.cgroup);
+        self.recording_stop_of_cgroup(&exec.cgroup).await;
         let is_its_own =
             |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
         let removed = self.remove_where(AuditEvent::CommandEnded, is_its_own).await;

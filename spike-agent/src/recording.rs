@@ -7,7 +7,10 @@
 pub mod body;
 mod chunks;
 mod error;
+pub mod export;
 mod fields;
+pub mod http;
+pub mod http2;
 pub mod live;
 mod reader;
 mod redact;

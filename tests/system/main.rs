@@ -16,6 +16,7 @@ mod map;
 mod namespaces;
 mod observe;
 mod packets;
+mod record;
 mod safety;
 mod streams;
 mod topology;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("packets", packets::TESTS),
         ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
+        ("record", record::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),
         ("api", api::TESTS),

@@ -21,13 +21,14 @@ use super::{
     client::{Client, ClientError},
     fault::fault_path,
     output::note,
+    record::{absolute_path, redaction_rules, summary},
     recorder::{Recorder, Summary, Target, stop},
     replay::{StubWords, report},
 };
 use crate::model::{
-    RawCapture, RawEnd, RawExec, RawFault, RawStub,
+    RawCapture, RawEnd, RawExec, RawFault, RawRecording, RawStub,
     fault_words::FaultWords,
-    view::{ExecView, FaultView, MissList, StubView},
+    view::{ExecView, FaultView, MissList, RecordingView, StubView},
 };
 
 /// How long the packets that a command sent last may take to reach the capture.
@@ -49,6 +50,12 @@ pub(super) struct ExecArgs {
     /// Write the command's packets to this pcapng file
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
+    /// Record the command's calls to this file, which must not exist yet
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// With --record: what else is a secret, as for `spike record start`
+    #[arg(long, value_name = "RULES", value_delimiter = ',', requires = "record")]
+    redact: Vec<String>,
     /// Answer the command's calls to recorded servers from this recording; may be given several times
     #[arg(long = "stub", value_name = "FILE")]
     stubs: Vec<PathBuf>,
@@ -95,9 +102,17 @@ async fn run_with(args: ExecArgs, faults: Vec<RawFault>, signals: Signals) -> Re
         client: args.client.clone(),
         exec,
     };
+    let record = args.record.as_deref().map(|path| recording(path, &args.redact));
+    let record = match record.transpose() {
+        Ok(record) => record,
+        Err(error) => {
+            let _ = scope.end().await;
+            return Err(error);
+        }
+    };
     let stubs = scope.stub(&args.stubs, &args.stub_words).await;
-    let armed = scope.arm(faults, args.capture).await;
-    let ((faults, recording), stubs) = match armed.and_then(|armed| Ok((armed, stubs?))) {
+    let armed = scope.arm(faults, args.capture, record).await;
+    let ((faults, recording, calls), stubs) = match armed.and_then(|armed| Ok((armed, stubs?))) {
         Ok(armed) => armed,
         Err(error) => {
             let _ = scope.end().await;
@@ -114,6 +129,9 @@ async fn run_with(args: ExecArgs, faults: Vec<RawFault>, signals: Signals) -> Re
     let missed = scope.report_stubs(&stubs).await;
     if let Some(recording) = recording {
         told(recording.finish(&scope.client).await);
+    }
+    if let Some(id) = calls {
+        told(scope.finish_recording(&id).await);
     }
     told(scope.end().await.map_err(Into::into));
     Ok(match status {
@@ -145,6 +163,15 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
+/// The recording of the command's calls, before its cgroup is known.
+fn recording(path: &Path, redact: &[String]) -> Result<RawRecording> {
+    Ok(RawRecording {
+        output: Some(absolute_path(path)?),
+        redact: redaction_rules(redact)?,
+        ..RawRecording::default()
+    })
+}
+
 /// The command's cgroup, as the agent knows it.
 struct Scope {
     client: Client,
@@ -157,7 +184,8 @@ impl Scope {
         &self,
         faults: Vec<RawFault>,
         capture: Option<PathBuf>,
-    ) -> Result<(Vec<String>, Option<Recording>)> {
+        record: Option<RawRecording>,
+    ) -> Result<(Vec<String>, Option<Recording>, Option<String>)> {
         let within = |from: RawEnd| RawEnd {
             cgroup: Some(self.exec.cgroup.clone()),
             ..from
@@ -177,6 +205,16 @@ impl Scope {
             }
             None => None,
         };
+        let calls = match record {
+            Some(record) => {
+                let request = RawRecording {
+                    from: within(record.from.clone()),
+                    ..record
+                };
+                Some(self.client.post::<RecordingView>("/v1/recordings", &request).await?.id)
+            }
+            None => None,
+        };
         let mut names = Vec::new();
         for fault in faults {
             // The cgroup narrows it: `everything` means everything of the command.
@@ -187,7 +225,15 @@ impl Scope {
             };
             names.push(self.client.post::<FaultView>("/v1/faults", &fault).await?.name);
         }
-        Ok((names, recording))
+        Ok((names, recording, calls))
+    }
+
+    /// Ends the recording of the command's calls.
+    async fn finish_recording(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/recordings/{id}/stop");
+        let view: RecordingView = self.client.post(&path, &()).await?;
+        note(format_args!("recorded {}", summary(&view)));
+        Ok(())
     }
 
     /// Tells of faults that did nothing.

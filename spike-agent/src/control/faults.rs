@@ -86,6 +86,7 @@ impl Control {
     /// Everything off: removes all faults and stubs, and stops all captures.
     pub async fn panic(&self) -> Result<PanicView, ControlError> {
         let captures = self.capture_stop_all();
+        self.recording_stop_all().await;
         let faults = self.remove_where(AuditEvent::Panic, |_| true).await?;
         let stubs = self.stub_remove(|_| true).await?;
         tracing::warn!(

@@ -131,7 +131,7 @@ impl Stream {
 
     /// Where the first byte that is not consumed is in what the side sent.
     pub(super) fn place(&self) -> u64 {
-        self.position + self.passed
+        self.position.saturating_add(self.passed)
     }
 
     /// Its place is lost: forgets what is held, and says how many bytes that were.

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -63,7 +63,11 @@ impl Reader {
 
     fn check(mut self, is_short: bool) -> Result<Self> {
         let pragma = |name| self.database.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let application = pragma("application_id").map_err(|error| self.damaged(&error))?;
+        let short = || RecordingError::Damaged {
+            path: self.path.clone(),
+            why: "it is shorter than it says of itself; was it copied whole, with the -wal file beside it?".to_owned(),
+        };
+        let application = pragma("application_id").map_err(|error| if is_short { short() } else { self.damaged(&error) })?;
         if application != APPLICATION {
             return Err(self.foreign("it is an SQLite file of another program"));
         }
@@ -75,10 +79,7 @@ impl Reader {
             });
         }
         if is_short {
-            return Err(RecordingError::Damaged {
-                path: self.path,
-                why: "it is shorter than it says of itself; was it copied whole, with the -wal file beside it?".to_owned(),
-            });
+            return Err(short());
         }
         let about = self
             .database
@@ -183,12 +184,30 @@ impl Reader {
             .query(params![filter.connection, filter.protocol])
             .map_err(error())?;
         while let Some(row) = rows.next().map_err(error())? {
-            each(self.call(row)?)?;
+            each(self.read_call(row)?)?;
         }
         Ok(())
     }
 
-    fn call(&self, row: &Row<'_>) -> Result<CallRow> {
+    /// One call.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn call(&self, id: i64) -> Result<Option<CallRow>> {
+        let calls = self.database.prepare_cached("SELECT connection FROM call WHERE id = ?1");
+        let connection = calls.and_then(|mut select| select.query_row([id], |row| row.get(0)).optional());
+        let connection: Option<i64> = connection.map_err(database_error(&self.path, "read"))?;
+        if connection.is_none() {
+            return Ok(None);
+        }
+        let filter = CallFilter {
+            connection,
+            ..CallFilter::default()
+        };
+        Ok(self.calls(&filter)?.into_iter().find(|row| row.id == id))
+    }
+
+    fn read_call(&self, row: &Row<'_>) -> Result<CallRow> {
         let error = || database_error(&self.path, "read");
         let texts = ["request", "response", "redactions"].map(|name| row.get::<_, String>(name));
         let [request, response, redactions] = texts.map(|text| text.map_err(error()));
@@ -267,6 +286,40 @@ impl Reader {
     ) -> std::result::Result<(), E> {
         let read = chunks::each(&self.database, connection, from, &range, &mut each);
         read.map_err(database_error(&self.path, "read"))?
+    }
+
+    /// Gives every chunk of all connections, by the time at which it passed, to `each`, until it fails.
+    ///
+    /// # Errors
+    /// When the file cannot be read, and what `each` fails with.
+    pub fn each_chunk_in_time<E: From<RecordingError>>(
+        &self,
+        mut each: impl FnMut(i64, Side, Chunk) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        // The bytes are fetched one by one: sorting them would take as much memory as the file.
+        let rows = self.all("SELECT rowid FROM chunk ORDER BY at_ns, rowid", [], |row| row.get::<_, i64>(0))?;
+        for id in rows {
+            let sql = "SELECT connection, side, position, at_ns, bytes FROM chunk WHERE rowid = ?1";
+            let read = || -> rusqlite::Result<(i64, Side, Chunk)> {
+                let mut select = self.database.prepare_cached(sql)?;
+                select.query_row([id], |row| {
+                    let from = if row.get::<_, i64>("side")? == number(Side::Client) {
+                        Side::Client
+                    } else {
+                        Side::Server
+                    };
+                    let chunk = Chunk {
+                        position: unsigned(row, "position")?,
+                        at_ns: unsigned(row, "at_ns")?,
+                        bytes: row.get("bytes")?,
+                    };
+                    Ok((row.get("connection")?, from, chunk))
+                })
+            };
+            let (connection, from, chunk) = read().map_err(database_error(&self.path, "read"))?;
+            each(connection, from, chunk)?;
+        }
+        Ok(())
     }
 
     /// The bytes of a call's request as they passed, without those that are missing.
@@ -397,7 +450,11 @@ fn check_header(path: &Path) -> Result<bool> {
         size => u64::from(size),
     };
     let pages = header[PAGES..PAGES + 4].try_into().map_or(0, u32::from_be_bytes);
-    Ok(about.len() < u64::from(pages) * page_size)
+    // What a killed program was about to write is still in the other file.
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    Ok(!has_log && about.len() < u64::from(pages) * page_size)
 }
 
 fn unsigned(row: &Row<'_>, name: &str) -> rusqlite::Result<u64> {

@@ -6,8 +6,14 @@
 
 mod form;
 mod http1;
+mod http2;
+mod held;
 mod json;
+mod mysql;
+mod postgres;
+mod redis;
 mod rules;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +34,8 @@ pub(super) struct Found {
     side: Option<Side>,
     /// Position of the first byte of what is looked at.
     base: u64,
+    /// Offset of the message, of several that came together.
+    shift: usize,
 }
 
 /// A secret that was made unreadable.
@@ -52,7 +60,7 @@ impl Found {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             self.list.push(Finding {
                 side,
-                position: self.base + offset as u64,
+                position: self.base + (self.shift + offset) as u64,
                 what: format!("{kind} {name}").trim_end().to_owned(),
             });
         }
@@ -96,8 +104,13 @@ pub(super) trait Redact: Send {
 /// What makes a protocol's secrets unreadable; of an unknown one nothing is known to be one.
 pub(super) fn redactor(protocol: Option<ProtocolName>, rules: &Redaction) -> Box<dyn Redact> {
     match protocol {
+        // Its header blocks are written anew in any case.
+        Some(ProtocolName::Http2 | ProtocolName::Grpc) => Box::new(http2::Http2::new(rules.clone())),
         _ if rules.is_none() => Box::new(Nothing),
         Some(ProtocolName::Http1) => Box::new(http1::Http1::new(rules.clone())),
+        Some(ProtocolName::Redis) => Box::new(redis::Redis::new(rules.clone())),
+        Some(ProtocolName::MySql) => Box::new(mysql::MySql::new(rules.clone())),
+        Some(ProtocolName::Postgres) => Box::new(postgres::Postgres::new(rules.clone())),
         _ => Box::new(Nothing),
     }
 }

@@ -26,6 +26,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("capture", &["model", "bus", "identity"]),
     // A file of its own, and what fills it; the way of the bytes to it is `app`'s.
     ("recording", &["model", "protocol"]),
+    // Other formats are captures'.
+    ("recording/export", &["protocol", "capture"]),
+    ("recording/import", &["protocol", "capture"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
     // The timer that effects wait by; a stub is given its sockets.
@@ -35,6 +38,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
+            "recording",
             "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit", "replay",
         ],
     ),
@@ -56,6 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It shows files without an agent, and cuts streams into files.
     ("cli/capture", &["model", "capture"]),
     ("cli/recorder", &["model", "capture"]),
+    ("cli/record", &["model", "recording"]),
     ("app", ALL),
     ("main", ALL),
 ];

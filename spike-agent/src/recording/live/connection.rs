@@ -30,6 +30,8 @@ pub(super) struct Carried {
     protocol: Option<&'static str>,
     calls: Vec<Call>,
     cut: [u64; 2],
+    /// Bytes that came after ones that are missing.
+    untold: u64,
 }
 
 /// One direction.
@@ -80,6 +82,7 @@ impl Carried {
             protocol: None,
             calls: Vec::new(),
             cut: [0; 2],
+            untold: 0,
         }
     }
 
@@ -110,6 +113,7 @@ impl Carried {
             }
             Stage::Known(_) => self.redact(from, at_ns, bytes, writer, counts),
             Stage::Lost => {
+                self.untold += bytes.len() as u64;
                 counts.lost.fetch_add(1, Ordering::Relaxed);
                 counts.lost_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Ok(())
@@ -140,13 +144,6 @@ impl Carried {
             self.conversation.missing(from, at_ns, Some(count), &mut self.calls);
             return self.tell_calls(writer, None);
         }
-        writer.add_loss(&Loss {
-            at_ns,
-            connection: Some(self.row),
-            why: "after bytes that are missing nothing more of the connection is kept, as a secret could not be told".to_owned(),
-            count: 1,
-            bytes: 0,
-        })?;
         self.stage = Stage::Lost;
         self.conversation.end(at_ns, End::Unsampled, &mut self.calls);
         self.tell_calls(writer, None)
@@ -196,6 +193,15 @@ impl Carried {
                 why: "beyond the body limit".to_owned(),
                 count: 1,
                 bytes: cut,
+            })?;
+        }
+        if let Stage::Lost = self.stage {
+            writer.add_loss(&Loss {
+                at_ns: at_ns.unwrap_or(0),
+                connection: Some(self.row),
+                why: "after bytes that are missing, where secrets could not be told any more".to_owned(),
+                count: 1,
+                bytes: self.untold,
             })?;
         }
         let sent = [self.sides[0].total, self.sides[1].total];

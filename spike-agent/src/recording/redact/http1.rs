@@ -29,6 +29,8 @@ pub(super) struct Http1 {
     asked: VecDeque<Method>,
     /// Another protocol is spoken from here on.
     is_other: bool,
+    /// One that has secrets which are not found: HTTP/2, in the midst of a connection.
+    is_masked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,7 @@ struct Head {
     is_chunked: bool,
     media_type: Vec<u8>,
     coding: Vec<u8>,
+    upgrade: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +127,7 @@ impl Http1 {
             sides: [Messages::default(), Messages::default()],
             asked: VecDeque::new(),
             is_other: false,
+            is_masked: false,
         }
     }
 }
@@ -151,6 +155,9 @@ impl Redact for Http1 {
                 at += 1;
             }
         }
+        if self.is_masked {
+            bytes[at..].fill(STAR);
+        }
     }
 
     fn gap(&mut self, from: Side, count: u64) -> bool {
@@ -168,9 +175,9 @@ impl Redact for Http1 {
         if count > room {
             return false;
         }
-        // Within a value that began before, or after one that was not seen: all of the rest may be a secret.
-        if !matches!(side.text, None | Some(Text::Opaque)) {
-            return false;
+        // It may have ended within a secret.
+        if let Some(text) = side.text.as_mut().filter(|text| !matches!(text, Text::Opaque)) {
+            *text = Text::Secret;
         }
         side.passed(count);
         true
@@ -208,6 +215,7 @@ impl Http1 {
                     let method = self.asked.pop_front().unwrap_or(Method::Other);
                     let is_tunnel = method == Method::Connect && status.starts_with(b"2");
                     self.is_other = status == b"101" || is_tunnel;
+                    self.is_masked = status == b"101" && head.upgrade.eq_ignore_ascii_case(b"h2c");
                     if method == Method::Head || status == b"204" || status == b"304" {
                         body = Body::None;
                     }
@@ -352,6 +360,14 @@ impl Messages {
     }
 }
 
+/// Masks the secrets in a field of HTTP/2, whose names are HTTP/1's in small letters.
+pub(super) fn mask_field(name: &[u8], value: &mut [u8], rules: &Redaction, found: &mut Found) {
+    let mut looked = Value::of(name, 0, rules, found);
+    for byte in value {
+        looked.byte(byte, 0, rules, found);
+    }
+}
+
 impl Head {
     /// Does the header's value say how the body is to be read?
     fn is_framing(&self) -> bool {
@@ -360,6 +376,7 @@ impl Head {
             b"transfer-encoding",
             b"content-type",
             b"content-encoding",
+            b"upgrade",
         ]
         .iter()
         .any(|name| self.name.eq_ignore_ascii_case(name))
@@ -376,6 +393,8 @@ impl Head {
             self.media_type = value.to_vec();
         } else if self.name.eq_ignore_ascii_case(b"content-encoding") {
             self.coding = value.to_vec();
+        } else if self.name.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = value.to_vec();
         }
         self.name.clear();
         self.value.clear();

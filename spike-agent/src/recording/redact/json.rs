@@ -71,6 +71,17 @@ impl Json {
         };
     }
 
+    /// How many of the next bytes change nothing: most of a text, found faster than a byte at a time.
+    pub(super) fn plain(&self, bytes: &[u8]) -> usize {
+        match self.part {
+            Part::Outside if self.depth == 0 && !self.is_secret => memchr::memchr(b'"', bytes).unwrap_or(bytes.len()),
+            Part::Text(false) if self.name.len() >= NAME_LIMIT => {
+                memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
+            }
+            _ => 0,
+        }
+    }
+
     /// A byte that is in no string.
     fn outside(&mut self, is_value: bool, was: u8, byte: &mut u8) -> Part {
         // In an array within a secret every element is one, in an object every value.

@@ -15,6 +15,8 @@ pub(super) enum Text {
     Parts(Parts),
     /// By its first byte.
     Unknown,
+    /// A secret as a whole.
+    Secret,
 }
 
 impl Text {
@@ -52,13 +54,27 @@ impl Text {
                 _ => Self::Opaque,
             };
         }
-        for (index, byte) in bytes.iter_mut().enumerate() {
+        if let Self::Secret = self {
+            bytes.fill(STAR);
+            return;
+        }
+        let mut index = 0;
+        while let Some(rest) = bytes.get_mut(index..).filter(|rest| !rest.is_empty()) {
+            if let Self::Json(json) = self {
+                let plain = json.plain(rest);
+                if plain > 0 {
+                    index += plain;
+                    continue;
+                }
+            }
+            let byte = &mut rest[0];
             match self {
-                Self::Opaque | Self::Unknown => return,
+                Self::Opaque | Self::Unknown | Self::Secret => return,
                 Self::Json(json) => json.byte(byte, offset + index, rules, found),
                 Self::Form(form) => form.byte(byte, offset + index, "form", rules, found),
                 Self::Parts(parts) => parts.byte(byte, offset + index, rules, found),
             }
+            index += 1;
         }
     }
 }
