@@ -17,6 +17,7 @@ mod namespaces;
 mod observe;
 mod packets;
 mod record;
+mod replay;
 mod safety;
 mod streams;
 mod topology;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         ("export", export::TESTS),
         ("identity", identity::TESTS),
         ("api", api::TESTS),
+        ("replay", replay::TESTS),
         ("safety", safety::TESTS),
         ("topology", topology::TESTS),
     ];

@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 use bytes::Bytes;
 
 /// More of one side is not replayed: it would all be in memory.
-pub const FLOW_LIMIT: u64 = 256 << 20;
+pub(super) const FLOW_LIMIT: u64 = 256 << 20;
 
 /// What one side sent.
 #[derive(Clone, Debug, Default)]

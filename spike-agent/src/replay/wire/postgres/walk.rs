@@ -116,7 +116,6 @@ fn formats(formats: &[u8]) -> String {
 
 /// A client's message that waits for its answer.
 struct Open {
-    kind: u8,
     asked: Option<Asked>,
     range: std::ops::Range<usize>,
 }
@@ -159,7 +158,6 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         at = range.end;
         let message = &client[range.clone()];
         let open = Open {
-            kind,
             asked: state.follow(kind, message),
             range,
         };
