@@ -3,6 +3,7 @@
 //! `load` reads the file, `wire` takes connections apart into exchanges, `parts` and `noise` tell what a message says and
 //! what of it does not count. All of that is plain code; `stub` answers on sockets that it is given.
 
+pub mod drive;
 mod exchange;
 mod flow;
 mod load;

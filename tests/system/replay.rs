@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use spike_tests::{
     agent::Agent,
     needs,
-    tools::{packages, python_module, script},
+    tools::{packages, python, python_module, script},
     wait_for,
     workload::{free_port, postgres, postgres_bin, redis, wait_for_listener},
     world::{Done, Place, World, finish, kill},
@@ -21,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("grpc_passes_with_its_server_stopped", grpc_passes_with_its_server_stopped),
     ("faults_apply_to_what_is_stubbed", faults_apply_to_what_is_stubbed),
     ("misses_are_listed_with_the_nearest", misses_are_listed_with_the_nearest),
+    ("drive_finds_the_one_changed_answer", drive_finds_the_one_changed_answer),
+    ("drive_sends_redis_and_grpc_again", drive_sends_redis_and_grpc_again),
     ("nothing_is_left_when_the_agent_is_killed", nothing_is_left_when_the_agent_is_killed),
 ];
 
@@ -220,4 +223,94 @@ fn nothing_is_left_when_the_agent_is_killed() {
     stop(server, port);
     let (code, said) = Agent::check_leftovers(&world);
     assert_eq!(code, 0, "{said}");
+}
+
+/// `spike replay drive` with what else is said; the report and the exit code.
+fn drive(agent: &Agent, file: &str, target: &str, words: &[&str]) -> (Value, i32) {
+    let args = [&["replay", "drive", file, "--target", target, "--json"], words].concat();
+    let done = agent.spike(&args);
+    let report = serde_json::from_str(&done.stdout);
+    (report.unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr)), done.code())
+}
+
+fn drive_finds_the_one_changed_answer() {
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let files = ["a", "b"].map(|name| world.path(&format!("{name}.spike")).display().to_string());
+    for file in &files {
+        recorded_rates(&world, &agent, file);
+    }
+    let again = |rate: &str| {
+        let port = free_port();
+        let pid = serve(&world, &world.place("rates"), "json_rates.py", &[&port.to_string(), rate]);
+        wait_for_listener(&format!("127.0.0.1:{port}"));
+        (pid, format!("http://127.0.0.1:{port}"))
+    };
+    let (_, target) = again("1.087");
+    // Each answer has an id and a time of its own: noise, as two recordings tell.
+    let (report, code) = drive(&agent, &files[0], &target, &[]);
+    assert_eq!((code, &report["different"]), (1, &Value::from(2)), "{report}");
+    let noise = world.path("noise.toml").display().to_string();
+    agent.spike(&["replay", "learn", &files[0], &files[1], "-o", &noise]).ok();
+    let (report, code) = drive(&agent, &files[0], &target, &["--noise", &noise]);
+    assert_eq!((code, &report["same"]), (0, &Value::from(2)), "{report}");
+    let (_, target) = again("1.1");
+    let (junit, html) = (world.path("a.xml"), world.path("a.html"));
+    let outputs = [junit.display().to_string(), html.display().to_string()];
+    let words = ["--noise", &noise, "--junit", &outputs[0], "--html", &outputs[1]];
+    let (report, code) = drive(&agent, &files[0], &target, &words);
+    assert_eq!(code, 1);
+    let wrong = report["calls"].as_array().expect("the calls").iter();
+    let wrong: Vec<_> = wrong.filter(|call| !call["differences"].is_null()).collect();
+    assert_eq!(wrong.len(), 1, "{report}");
+    assert_eq!(wrong[0]["call"], "GET /rates?to=EUR", "{report}");
+    let differences = serde_json::json!(["body.rate: recorded 1.087, came 1.1"]);
+    assert_eq!(wrong[0]["differences"], differences, "{report}");
+    // Others read what was written.
+    let check = "import sys, xml.etree.ElementTree as tree\n\
+                 suite = tree.parse(sys.argv[1]).getroot()[0]\n\
+                 assert (suite.get('tests'), suite.get('failures')) == ('2', '1')\n\
+                 assert len(suite.findall('testcase/failure')) == 1\n\
+                 from html.parser import HTMLParser\n\
+                 page = open(sys.argv[2]).read(); HTMLParser().feed(page)\n\
+                 assert '<svg' in page and 'src=' not in page and '<script' not in page\n";
+    let mut command = python();
+    command.args(["-c", check]).args(&outputs);
+    finish(spike_tests::world::start(&mut command), "python").ok();
+}
+
+fn drive_sends_redis_and_grpc_again() {
+    python_module("grpc");
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let place = world.place("servers");
+    let shell = world.place("shell");
+    // Redis: what is asked of an empty server again has the same answers.
+    let cache = redis(&world, &place);
+    let file = world.path("redis.spike").display().to_string();
+    agent.spike(&["record", "start", "--to", &format!("port={cache}"), "-o", &file]).ok();
+    for words in ["SET a 1", "INCR a", "GET a", "LPUSH l x"] {
+        let port = cache.to_string();
+        let args: Vec<_> = ["-p", &port].into_iter().chain(words.split(' ')).collect();
+        shell.run("redis-cli", &args).ok();
+    }
+    agent.spike(&["record", "stop"]).ok();
+    let fresh = redis(&world, &place);
+    let target = format!("127.0.0.1:{fresh}");
+    let (report, code) = drive(&agent, &file, &target, &["--speed", "20x"]);
+    assert_eq!((code, &report["same"]), (0, &report["requests"]), "{report}");
+    assert!(report["requests"].as_u64() >= Some(4), "{report}");
+    // Once more, the list is longer: that is found.
+    let (report, code) = drive(&agent, &file, &target, &["--speed", "20x"]);
+    assert_eq!((code, &report["different"]), (1, &Value::from(1)), "{report}");
+    // gRPC.
+    let port = free_port().to_string();
+    let server = format!("127.0.0.1:{port}");
+    serve(&world, &place, "grpc_shop.py", &["serve", &port]);
+    wait_for_listener(&server);
+    let file = world.path("grpc.spike").display().to_string();
+    let recorded = exec(&agent, &shell, &["--record", &file], "grpc_shop.py", &["test", &port]);
+    assert_eq!(recorded.code(), 0, "{}", recorded.stderr);
+    let (report, code) = drive(&agent, &file, &server, &[]);
+    assert_eq!((code, &report["same"]), (0, &Value::from(5)), "{report}");
 }

@@ -1,5 +1,6 @@
 //! `spike replay`: recordings that answer in the place of servers, and recorded requests that are sent again.
 
+mod drive;
 mod learn;
 mod manage;
 mod stub;
@@ -30,6 +31,8 @@ pub(super) struct ReplayArgs {
 enum ReplayVerb {
     /// Answer calls from a recording, with the real servers down or absent, until Ctrl-C
     Stub(stub::StubArgs),
+    /// Send recorded requests again and compare the answers; works without an agent
+    Drive(Box<drive::DriveArgs>),
     /// Show the stubs
     List,
     /// Show what a stub was asked that is not recorded, with what is most like it
@@ -59,6 +62,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match verb {
         ReplayVerb::Stub(args) => stub::run(&client, json, args).await,
+        ReplayVerb::Drive(args) => drive::run(*args, json).await,
         ReplayVerb::List => manage::list(&client, json).await.map(done),
         ReplayVerb::Misses { name } => manage::misses(&client, json, &name).await.map(done),
         ReplayVerb::Restart { name } => manage::restart(&client, json, &name).await.map(done),

@@ -67,7 +67,7 @@ pub(super) fn call(protocol: ProtocolName, operation: &str, target: &str, status
         complete: true,
         trace: None,
         details: Details::default(),
-        place: crate::protocol::Place::default(),
+        place: Place::default(),
     }
 }
 

@@ -33,7 +33,8 @@ impl Shared {
             return shared.judge(step, due, None, Err("not a request of HTTP/2".to_owned()));
         };
         let sent = Instant::now();
-        let asked = ask(client, &changed(head, shared), body.clone());
+        let head = changed(head, shared);
+        let asked = ask(client, &head, body.clone());
         let patience = shared.options.patience;
         let answer = match timeout(patience, asked).await {
             Ok(Ok(answer)) => Ok(told(&answer)),

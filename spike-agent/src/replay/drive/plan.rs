@@ -15,7 +15,7 @@ pub enum PlanError {
     #[error("the recording has requests to several servers: choose one with --server: {}", .0.join(", "))]
     Servers(Vec<String>),
     /// It has no request to that server.
-    #[error("the recording has no requests to {0}; it has some to: {}", .1.join(", "))]
+    #[error("the recording has no requests to {}; it has some to: {}", .0, .1.join(", "))]
     NoServer(String, Vec<String>),
     /// It has none at all.
     #[error("the recording has no request that could be sent again{}", .0.first().map(|why| format!(": {why}")).unwrap_or_default())]

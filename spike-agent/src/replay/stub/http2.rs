@@ -120,7 +120,7 @@ fn headers(map: &HeaderMap) -> impl Iterator<Item = Header> {
 }
 
 /// Fields without those that HTTP/2 has of its own.
-pub(in crate::replay) fn map(head: &[Header]) -> HeaderMap {
+fn map(head: &[Header]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in head.iter().filter(|(name, _)| !name.starts_with(b":")) {
         let name = HeaderName::from_bytes(name);
