@@ -18,13 +18,31 @@ use spike_tests::{
 use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_suite_passes_with_its_servers_stopped", a_suite_passes_with_its_servers_stopped),
-    ("grpc_passes_with_its_server_stopped", grpc_passes_with_its_server_stopped),
+    (
+        "a_suite_passes_with_its_servers_stopped",
+        a_suite_passes_with_its_servers_stopped,
+    ),
+    (
+        "grpc_passes_with_its_server_stopped",
+        grpc_passes_with_its_server_stopped,
+    ),
     ("faults_apply_to_what_is_stubbed", faults_apply_to_what_is_stubbed),
-    ("misses_are_listed_with_the_nearest", misses_are_listed_with_the_nearest),
-    ("drive_finds_the_one_changed_answer", drive_finds_the_one_changed_answer),
-    ("drive_sends_redis_and_grpc_again", drive_sends_redis_and_grpc_again),
-    ("nothing_is_left_when_the_agent_is_killed", nothing_is_left_when_the_agent_is_killed),
+    (
+        "misses_are_listed_with_the_nearest",
+        misses_are_listed_with_the_nearest,
+    ),
+    (
+        "drive_finds_the_one_changed_answer",
+        drive_finds_the_one_changed_answer,
+    ),
+    (
+        "drive_sends_redis_and_grpc_again",
+        drive_sends_redis_and_grpc_again,
+    ),
+    (
+        "nothing_is_left_when_the_agent_is_killed",
+        nothing_is_left_when_the_agent_is_killed,
+    ),
 ];
 
 /// A script of the tests' own, in a place, that runs until the world ends or it is stopped.
@@ -59,7 +77,9 @@ fn stop(pid: u32, port: u16) {
 
 fn is_down(port: u16) {
     wait_for("nobody to listen", Duration::from_secs(10), || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_err().then_some(())
+        std::net::TcpStream::connect(("127.0.0.1", port))
+            .is_err()
+            .then_some(())
     });
 }
 
@@ -73,13 +93,26 @@ fn a_suite_passes_with_its_servers_stopped() {
     let world = World::new();
     let agent = Agent::start(&world);
     let place = servers.place("servers");
-    let (database, cache, rates) = (postgres(&servers, &place, &bin), redis(&servers, &place), free_port());
+    let (database, cache, rates) = (
+        postgres(&servers, &place, &bin),
+        redis(&servers, &place),
+        free_port(),
+    );
     let rates_text = rates.to_string();
     serve(&servers, &place, "json_rates.py", &[&rates_text]);
     wait_for_listener(&format!("127.0.0.1:{rates}"));
     let table = "CREATE TABLE orders (id serial PRIMARY KEY, customer text, item text, cents int)";
     let made = Command::new(bin.join("psql"))
-        .args(["-h", "127.0.0.1", "-p", &database.to_string(), "-U", "postgres", "-c", table])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &database.to_string(),
+            "-U",
+            "postgres",
+            "-c",
+            table,
+        ])
         .output()
         .expect("run psql");
     assert!(made.status.success(), "{made:?}");
@@ -98,7 +131,13 @@ fn a_suite_passes_with_its_servers_stopped() {
     let alone = exec(&agent, &shell, &[], "orders_suite.py", &ports);
     assert_ne!(alone.code(), 0, "{}", alone.stderr);
     for run in 1..=10 {
-        let done = exec(&agent, &shell, &["--stub", &file, "--strict"], "orders_suite.py", &ports);
+        let done = exec(
+            &agent,
+            &shell,
+            &["--stub", &file, "--strict"],
+            "orders_suite.py",
+            &ports,
+        );
         assert_eq!(done.code(), 0, "run {run}: {}{}", done.stdout, done.stderr);
     }
     let list = agent.json(&["replay", "list"]);
@@ -120,22 +159,46 @@ fn grpc_passes_with_its_server_stopped() {
     assert_eq!(recorded.code(), 0, "recording: {}", recorded.stderr);
     stop(server, port);
     for run in 1..=10 {
-        let done = exec(&agent, &shell, &["--stub", &file, "--strict"], "grpc_shop.py", &args);
+        let done = exec(
+            &agent,
+            &shell,
+            &["--stub", &file, "--strict"],
+            "grpc_shop.py",
+            &args,
+        );
         assert_eq!(done.code(), 0, "run {run}: {}{}", done.stdout, done.stderr);
     }
     // What was not recorded is UNAVAILABLE, with the nearest, and a strict run tells.
     let args = ["test", text.as_str(), "coffee"];
-    let done = exec(&agent, &shell, &["--stub", &file, "--strict"], "grpc_shop.py", &args);
+    let done = exec(
+        &agent,
+        &shell,
+        &["--stub", &file, "--strict"],
+        "grpc_shop.py",
+        &args,
+    );
     assert_eq!(done.code(), 3, "{}{}", done.stdout, done.stderr);
-    assert!(done.stdout.contains("nearest: /shop.Shop/Price; message.1: recorded "), "{}", done.stdout);
+    assert!(
+        done.stdout
+            .contains("nearest: /shop.Shop/Price; message.1: recorded "),
+        "{}",
+        done.stdout
+    );
 }
 
 /// A recording of curl's calls to a server that has ended since; gives its port.
 fn recorded_rates(world: &World, agent: &Agent, file: &str) -> u16 {
     let port = free_port();
-    let server = serve(world, &world.place("rates"), "json_rates.py", &[&port.to_string()]);
+    let server = serve(
+        world,
+        &world.place("rates"),
+        "json_rates.py",
+        &[&port.to_string()],
+    );
     wait_for_listener(&format!("127.0.0.1:{port}"));
-    agent.spike(&["record", "start", "--to", &format!("port={port}"), "-o", file]).ok();
+    agent
+        .spike(&["record", "start", "--to", &format!("port={port}"), "-o", file])
+        .ok();
     let shell = world.place("shell");
     for currency in ["EUR", "CHF"] {
         shell.run("curl", &["-sSf", &url(port, currency)]).ok();
@@ -155,7 +218,9 @@ fn faults_apply_to_what_is_stubbed() {
     let file = world.path("rates.spike").display().to_string();
     let port = recorded_rates(&world, &agent, &file);
     let shell = world.place("shell");
-    agent.spike(&["replay", "stub", &file, "--detach", "--name", "rates"]).ok();
+    agent
+        .spike(&["replay", "stub", &file, "--detach", "--name", "rates"])
+        .ok();
     let timed = || {
         let begun = Instant::now();
         let told = shell.run("curl", &["-sSf", &url(port, "EUR")]).ok();
@@ -182,9 +247,16 @@ fn misses_are_listed_with_the_nearest() {
     let file = world.path("rates.spike").display().to_string();
     let port = recorded_rates(&world, &agent, &file);
     let shell = world.place("shell");
-    agent.spike(&["replay", "stub", &file, "--detach", "--name", "rates"]).ok();
-    let told = shell.run("curl", &["-sS", "-w", "%{http_code}", &url(port, "USD")]).ok();
-    assert!(told.ends_with("502") && told.contains("query.to: recorded "), "{told}");
+    agent
+        .spike(&["replay", "stub", &file, "--detach", "--name", "rates"])
+        .ok();
+    let told = shell
+        .run("curl", &["-sS", "-w", "%{http_code}", &url(port, "USD")])
+        .ok();
+    assert!(
+        told.ends_with("502") && told.contains("query.to: recorded "),
+        "{told}"
+    );
     let list = agent.json(&["replay", "misses", "rates"]);
     let miss = &list["misses"][0];
     assert_eq!(miss["request"], "GET /rates?to=USD", "{list}");
@@ -193,17 +265,34 @@ fn misses_are_listed_with_the_nearest() {
     assert_eq!(list["misses"].as_array().map(Vec::len), Some(1), "{list}");
     // With the real one back, a miss may pass and be kept.
     agent.spike(&["replay", "stop", "rates"]).ok();
-    agent.spike(&["replay", "stub", &file, "--detach", "--name", "rates", "--miss", "record"]).ok();
-    let server = serve(&world, &world.place("rates"), "json_rates.py", &[&port.to_string(), "2.5"]);
+    agent
+        .spike(&[
+            "replay", "stub", &file, "--detach", "--name", "rates", "--miss", "record",
+        ])
+        .ok();
+    let server = serve(
+        &world,
+        &world.place("rates"),
+        "json_rates.py",
+        &[&port.to_string(), "2.5"],
+    );
     let ready = || {
-        let told = shell.run("curl", &["-sS", &url(port, "EUR") .replace("to=EUR", "to=EUR&x=1")]);
+        let told = shell.run(
+            "curl",
+            &["-sS", &url(port, "EUR").replace("to=EUR", "to=EUR&x=1")],
+        );
         told.stdout.contains("2.5").then_some(())
     };
     wait_for("the real server to answer a miss", Duration::from_secs(10), ready);
     stop(server, port);
     assert!(ready().is_some());
     // What was recorded is still what is answered.
-    assert!(shell.run("curl", &["-sS", &url(port, "EUR")]).ok().contains("1.087"));
+    assert!(
+        shell
+            .run("curl", &["-sS", &url(port, "EUR")])
+            .ok()
+            .contains("1.087")
+    );
     let list = agent.json(&["replay", "list"]);
     assert!(list["replays"][0]["passed"].as_u64() >= Some(1), "{list}");
 }
@@ -215,11 +304,26 @@ fn nothing_is_left_when_the_agent_is_killed() {
     let port = recorded_rates(&world, &agent, &file);
     agent.spike(&["replay", "stub", &file, "--detach"]).ok();
     let shell = world.place("shell");
-    assert!(shell.run("curl", &["-sS", &url(port, "EUR")]).ok().contains("1.087"));
+    assert!(
+        shell
+            .run("curl", &["-sS", &url(port, "EUR")])
+            .ok()
+            .contains("1.087")
+    );
     agent.kill9();
-    let server = serve(&world, &world.place("rates"), "json_rates.py", &[&port.to_string(), "2.5"]);
+    let server = serve(
+        &world,
+        &world.place("rates"),
+        "json_rates.py",
+        &[&port.to_string(), "2.5"],
+    );
     wait_for_listener(&format!("127.0.0.1:{port}"));
-    assert!(shell.run("curl", &["-sS", &url(port, "EUR")]).ok().contains("2.5"));
+    assert!(
+        shell
+            .run("curl", &["-sS", &url(port, "EUR")])
+            .ok()
+            .contains("2.5")
+    );
     stop(server, port);
     let (code, said) = Agent::check_leftovers(&world);
     assert_eq!(code, 0, "{said}");
@@ -230,7 +334,10 @@ fn drive(agent: &Agent, file: &str, target: &str, words: &[&str]) -> (Value, i32
     let args = [&["replay", "drive", file, "--target", target, "--json"], words].concat();
     let done = agent.spike(&args);
     let report = serde_json::from_str(&done.stdout);
-    (report.unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr)), done.code())
+    (
+        report.unwrap_or_else(|error| panic!("{error}: {}{}", done.stdout, done.stderr)),
+        done.code(),
+    )
 }
 
 fn drive_finds_the_one_changed_answer() {
@@ -242,7 +349,12 @@ fn drive_finds_the_one_changed_answer() {
     }
     let again = |rate: &str| {
         let port = free_port();
-        let pid = serve(&world, &world.place("rates"), "json_rates.py", &[&port.to_string(), rate]);
+        let pid = serve(
+            &world,
+            &world.place("rates"),
+            "json_rates.py",
+            &[&port.to_string(), rate],
+        );
         wait_for_listener(&format!("127.0.0.1:{port}"));
         (pid, format!("http://127.0.0.1:{port}"))
     };
@@ -251,7 +363,9 @@ fn drive_finds_the_one_changed_answer() {
     let (report, code) = drive(&agent, &files[0], &target, &[]);
     assert_eq!((code, &report["different"]), (1, &Value::from(2)), "{report}");
     let noise = world.path("noise.toml").display().to_string();
-    agent.spike(&["replay", "learn", &files[0], &files[1], "-o", &noise]).ok();
+    agent
+        .spike(&["replay", "learn", &files[0], &files[1], "-o", &noise])
+        .ok();
     let (report, code) = drive(&agent, &files[0], &target, &["--noise", &noise]);
     assert_eq!((code, &report["same"]), (0, &Value::from(2)), "{report}");
     let (_, target) = again("1.1");
@@ -288,7 +402,9 @@ fn drive_sends_redis_and_grpc_again() {
     // Redis: what is asked of an empty server again has the same answers.
     let cache = redis(&world, &place);
     let file = world.path("redis.spike").display().to_string();
-    agent.spike(&["record", "start", "--to", &format!("port={cache}"), "-o", &file]).ok();
+    agent
+        .spike(&["record", "start", "--to", &format!("port={cache}"), "-o", &file])
+        .ok();
     for words in ["SET a 1", "INCR a", "GET a", "LPUSH l x"] {
         let port = cache.to_string();
         let args: Vec<_> = ["-p", &port].into_iter().chain(words.split(' ')).collect();
@@ -309,7 +425,13 @@ fn drive_sends_redis_and_grpc_again() {
     serve(&world, &place, "grpc_shop.py", &["serve", &port]);
     wait_for_listener(&server);
     let file = world.path("grpc.spike").display().to_string();
-    let recorded = exec(&agent, &shell, &["--record", &file], "grpc_shop.py", &["test", &port]);
+    let recorded = exec(
+        &agent,
+        &shell,
+        &["--record", &file],
+        "grpc_shop.py",
+        &["test", &port],
+    );
     assert_eq!(recorded.code(), 0, "{}", recorded.stderr);
     let (report, code) = drive(&agent, &file, &server, &[]);
     assert_eq!((code, &report["same"]), (0, &Value::from(5)), "{report}");

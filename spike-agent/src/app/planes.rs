@@ -76,7 +76,7 @@ impl Planes for LivePlanes {
                 .to_owned(),
             hooks: self.kernel.hooks().to_vec(),
             intercept: InterceptView {
-                armed: !self.book.list().is_empty() 
+                armed: !self.book.list().is_empty()
                     || !self.recordings.selectors().is_empty()
                     || !self.stubs.list().is_empty(),
                 namespaces: self.namespaces.view(),
@@ -144,9 +144,8 @@ impl Planes for LivePlanes {
                 .collect();
             let stubs = self.stubs.list();
             let recorded = self.recordings.selectors();
-            let needs_proxy = !stubs.is_empty()
-                || !recorded.is_empty()
-                || faults.iter().any(|armed| !self.refuses(armed));
+            let needs_proxy =
+                !stubs.is_empty() || !recorded.is_empty() || faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
                 self.namespaces.set_armed(true).await?;

@@ -58,7 +58,10 @@ fn processes(directory: &Path, depth: usize) -> Vec<u32> {
 
 /// Whether a process has a TCP socket that listens at this port. Its connections before tell nothing: there may be none.
 fn listens(pid: u32, port: u16) -> bool {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     let own: HashSet<String> = targets
         .filter_map(|target| {

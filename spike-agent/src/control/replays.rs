@@ -45,7 +45,8 @@ impl Control {
             .map_err(|error| ControlError::Internal(format!("read the recording: {error}")))?;
         let armed = made?;
         if let Err(error) = self.planes.settle().await {
-            self.stub_remove(|other| Arc::ptr_eq(&other.stub, &armed.stub)).await?;
+            self.stub_remove(|other| Arc::ptr_eq(&other.stub, &armed.stub))
+                .await?;
             return Err(ControlError::unavailable("put the stub in force", &error));
         }
         tracing::info!(stub = armed.name, file = %armed.spec.file.display(), "stub answers");
@@ -61,7 +62,10 @@ impl Control {
                 () = client_ends => {}
                 () = sleep_until(stub.deadline) => {}
             }
-            if let Err(error) = control.stub_remove(|other| Arc::ptr_eq(&other.stub, &stub.stub)).await {
+            if let Err(error) = control
+                .stub_remove(|other| Arc::ptr_eq(&other.stub, &stub.stub))
+                .await
+            {
                 tracing::warn!("end the stub {}: {error}", stub.name);
             }
         });
@@ -98,7 +102,8 @@ impl Control {
     /// Ends a stub; answers, with its last counts, once calls go to the real server again.
     pub async fn stub_stop(&self, name: &str) -> Result<StubView, ControlError> {
         let armed = self.stub_of(name)?;
-        self.stub_remove(|other| Arc::ptr_eq(&other.stub, &armed.stub)).await?;
+        self.stub_remove(|other| Arc::ptr_eq(&other.stub, &armed.stub))
+            .await?;
         Ok(view(&armed))
     }
 
@@ -118,18 +123,23 @@ impl Control {
     }
 
     fn stub_of(&self, name: &str) -> Result<Arc<ArmedStub>, ControlError> {
-        self.stubs.get(name).ok_or_else(|| ControlError::no_such("stub", name))
+        self.stubs
+            .get(name)
+            .ok_or_else(|| ControlError::no_such("stub", name))
     }
 }
 
 fn view(armed: &ArmedStub) -> StubView {
     let counts = armed.stub.counts();
     let left = armed.deadline.saturating_duration_since(Instant::now());
-    let servers = armed.stub.servers().map(|(server, host, requests)| StubServerView {
-        server: server.to_owned(),
-        host: host.map(str::to_owned),
-        requests: requests as u64,
-    });
+    let servers = armed
+        .stub
+        .servers()
+        .map(|(server, host, requests)| StubServerView {
+            server: server.to_owned(),
+            host: host.map(str::to_owned),
+            requests: requests as u64,
+        });
     StubView {
         name: armed.name.clone(),
         file: armed.spec.file.display().to_string(),

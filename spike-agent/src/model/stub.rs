@@ -139,7 +139,10 @@ impl TryFrom<&RawStub> for StubSpec {
     fn try_from(raw: &RawStub) -> Result<Self, FieldError> {
         let file = PathBuf::from(&raw.file);
         if !file.is_absolute() {
-            return Err(FieldError::new("file", format_args!("`{}` is not an absolute path", raw.file)));
+            return Err(FieldError::new(
+                "file",
+                format_args!("`{}` is not an absolute path", raw.file),
+            ));
         }
         if let Some(name) = &raw.name {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -152,7 +155,11 @@ impl TryFrom<&RawStub> for StubSpec {
             let message = format!("a rule for `{}` names no part", rule.call);
             return Err(FieldError::new("noise", message));
         }
-        let ttl = raw.ttl.as_deref().map(|ttl| time("ttl", ttl, MAX_TTL)).transpose()?;
+        let ttl = raw
+            .ttl
+            .as_deref()
+            .map(|ttl| time("ttl", ttl, MAX_TTL))
+            .transpose()?;
         if ttl.is_some_and(|ttl| ttl.is_zero()) {
             return Err(FieldError::new("ttl", "must be above 0"));
         }
@@ -177,10 +184,13 @@ fn pace(text: &str) -> Result<f64, FieldError> {
         "recorded" => Some(1.0),
         text => text.strip_suffix('x').and_then(|number| number.parse().ok()),
     };
-    factor.filter(|factor| (0.0..=MAX_PACE).contains(factor)).ok_or_else(|| {
-        let message = format!("`{text}` is neither `recorded` nor `none` nor a factor up to 1000x, such as 2x");
-        FieldError::new("latency", message)
-    })
+    factor
+        .filter(|factor| (0.0..=MAX_PACE).contains(factor))
+        .ok_or_else(|| {
+            let message =
+                format!("`{text}` is neither `recorded` nor `none` nor a factor up to 1000x, such as 2x");
+            FieldError::new("latency", message)
+        })
 }
 
 #[cfg(test)]
@@ -194,7 +204,10 @@ mod tests {
     #[test]
     fn what_is_not_said_has_a_default() {
         let spec = check(r#"{"file":"/a","headers":["Accept"]}"#).unwrap();
-        assert_eq!((spec.pace, spec.on_miss, spec.ttl), (0.0, OnMiss::Fail, DEFAULT_TTL));
+        assert_eq!(
+            (spec.pace, spec.on_miss, spec.ttl),
+            (0.0, OnMiss::Fail, DEFAULT_TTL)
+        );
         assert!(spec.selector.is_empty() && spec.headers == ["accept"]);
         for (latency, factor) in [("recorded", 1.0), ("2x", 2.0), ("0.5x", 0.5)] {
             let spec = check(&format!(r#"{{"file":"/a","latency":"{latency}"}}"#)).unwrap();

@@ -1,9 +1,6 @@
 //! HTTP calls of a recording as requests and responses, with their content.
 
-use super::{
-    ConnectionRow, NewCall, Reader, RecordingError,
-    body::Framing,
-};
+use super::{ConnectionRow, NewCall, Reader, RecordingError, body::Framing};
 
 /// More fields are not read.
 const FIELDS_LIMIT: usize = 128;

@@ -5,9 +5,9 @@
 //! be decided by what was before it, else once the message is whole.
 
 mod form;
+mod held;
 mod http1;
 mod http2;
-mod held;
 mod json;
 mod mysql;
 mod postgres;
@@ -67,7 +67,12 @@ impl Found {
     }
 
     /// Takes out those within the ranges of a call, each once, and forgets older ones.
-    pub(super) fn of_call(&mut self, from: Side, request: &std::ops::Range<u64>, response: &std::ops::Range<u64>) -> Vec<String> {
+    pub(super) fn of_call(
+        &mut self,
+        from: Side,
+        request: &std::ops::Range<u64>,
+        response: &std::ops::Range<u64>,
+    ) -> Vec<String> {
         let mut names = Vec::new();
         self.list.retain(|finding| {
             let range = if finding.side == from { request } else { response };

@@ -94,7 +94,13 @@ impl Shared {
     /// All texts that are to be replaced now.
     fn replacements(&self) -> Vec<(String, String)> {
         let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
-        self.options.changes.replace.iter().chain(carried.iter()).cloned().collect()
+        self.options
+            .changes
+            .replace
+            .iter()
+            .chain(carried.iter())
+            .cloned()
+            .collect()
     }
 
     fn add(&self, outcome: Outcome) {
@@ -143,7 +149,12 @@ pub async fn drive(
     }
     progress(shared.done.load(Ordering::Relaxed), total);
     let outcomes = std::mem::take(&mut *shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Report::new(&shared.options, outcomes, plan.left_out.clone(), begun.elapsed()))
+    Ok(Report::new(
+        &shared.options,
+        outcomes,
+        plan.left_out.clone(),
+        begun.elapsed(),
+    ))
 }
 
 /// Sends all of it once.
@@ -180,7 +191,9 @@ async fn once(plan: &Plan, shared: &Arc<Shared>, stop: &CancellationToken) {
                 if let Some(early) = due.checked_sub(LEAD) {
                     timer::until(early).await;
                 }
-                let Ok(permit) = room.clone().acquire_owned().await else { break };
+                let Ok(permit) = room.clone().acquire_owned().await else {
+                    break;
+                };
                 if stop.is_cancelled() {
                     break;
                 }

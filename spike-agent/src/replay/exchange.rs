@@ -112,6 +112,9 @@ impl Answer {
     /// All bytes of the answer, of a stream those of its body.
     pub fn bytes(&self) -> Vec<u8> {
         let (Self::Raw { pieces, .. } | Self::Stream { pieces, .. }) = self;
-        pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect()
+        pieces
+            .iter()
+            .flat_map(|piece| piece.bytes.iter().copied())
+            .collect()
     }
 }

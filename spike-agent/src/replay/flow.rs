@@ -93,7 +93,11 @@ impl Flow {
     pub fn pieces(&self, range: Range<usize>, since: u64) -> Vec<Piece> {
         let starts = self.marks.iter().map(|(start, _)| *start);
         let inner = starts.filter(|start| range.start < *start && *start < range.end);
-        let edges: Vec<usize> = [range.start].into_iter().chain(inner).chain([range.end]).collect();
+        let edges: Vec<usize> = [range.start]
+            .into_iter()
+            .chain(inner)
+            .chain([range.end])
+            .collect();
         let pairs = edges.windows(2).filter(|pair| pair[0] < pair[1]);
         let mut pieces: Vec<Piece> = Vec::new();
         for pair in pairs {

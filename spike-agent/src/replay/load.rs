@@ -22,7 +22,9 @@ pub enum LoadError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     /// It would not fit into memory.
-    #[error("{0} holds more than 2 GiB, which is more than a replay keeps in memory: record fewer calls at a time")]
+    #[error(
+        "{0} holds more than 2 GiB, which is more than a replay keeps in memory: record fewer calls at a time"
+    )]
     TooLarge(String),
     /// There is nothing in it.
     #[error("{0} has no connection in it: nothing was recorded")]
@@ -80,7 +82,9 @@ fn talk(reader: &Reader, row: &ConnectionRow) -> Result<Talk, RecordingError> {
             return Ok(None);
         }
         let chunks = reader.chunks(row.id, side)?;
-        let chunks = chunks.into_iter().map(|chunk| (chunk.position, chunk.at_ns, chunk.bytes));
+        let chunks = chunks
+            .into_iter()
+            .map(|chunk| (chunk.position, chunk.at_ns, chunk.bytes));
         Ok(Flow::new(chunks, sent))
     };
     let (client, answers) = (flow(Side::Client)?, flow(Side::Server)?);

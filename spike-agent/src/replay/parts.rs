@@ -58,7 +58,9 @@ impl Parts {
 
     /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 
     /// Those whose name and value pass, in the order that makes equal messages equal.
@@ -159,7 +161,11 @@ mod tests {
     fn differences_name_what_is_missing_on_either_side() {
         let recorded = parts(&[("a", "1"), ("b", "2"), ("c", "3")]);
         let came = parts(&[("a", "1"), ("b", "4"), ("d", "5")]);
-        let lines: Vec<_> = recorded.differences(&came).iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = recorded
+            .differences(&came)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             lines,
             [

@@ -6,11 +6,12 @@ mod conversation;
 mod dns;
 mod http1;
 pub(in crate::replay) mod http2;
-mod raw;
 mod misses;
+mod mysql;
 mod pass;
 mod place;
 mod postgres;
+mod raw;
 mod redis;
 mod session;
 #[cfg(test)]
@@ -114,7 +115,11 @@ impl Stub {
     ///
     /// # Errors
     /// When there are no descriptors left.
-    pub fn answer(self: &Arc<Self>, destination: SocketAddr, dial: Dial) -> Option<std::io::Result<TcpStream>> {
+    pub fn answer(
+        self: &Arc<Self>,
+        destination: SocketAddr,
+        dial: Dial,
+    ) -> Option<std::io::Result<TcpStream>> {
         let place = self.place(destination)?;
         Some(pair().map(|(stream, own)| {
             self.counts.connections.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +132,10 @@ impl Stub {
     /// By address and port, else by the port alone, else the only one that there is.
     fn place(&self, destination: SocketAddr) -> Option<usize> {
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
-        let exact = self.places.iter().position(|place| place.address == Some(destination));
+        let exact = self
+            .places
+            .iter()
+            .position(|place| place.address == Some(destination));
         let same_port = |place: &Place| place.address.is_some_and(|at| at.port() == destination.port());
         exact
             .or_else(|| self.places.iter().position(same_port))

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
+pub mod mysql;
 pub mod postgres;
 pub mod raw;
 pub mod redis;
@@ -55,6 +56,7 @@ impl Recorded {
             Some(ProtocolName::Http2 | ProtocolName::Grpc) => http2::split(self, &mut talk),
             Some(ProtocolName::Redis) => redis::split(self, &mut talk),
             Some(ProtocolName::Postgres) => postgres::split(self, &mut talk),
+            Some(ProtocolName::MySql) => mysql::split(self, &mut talk),
             Some(ProtocolName::Dns) => dns::split(self, &mut talk),
             _ => raw::split(self, &mut talk),
         }

@@ -64,12 +64,19 @@ fn may_read(peer: Peer, file: &str) -> Result<(), ApiError> {
     if peer.uid() == Some(0) {
         return Ok(());
     }
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(file);
-    let owner = opened.and_then(|file| file.metadata()).ok().map(|data| data.uid());
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(file);
+    let owner = opened
+        .and_then(|file| file.metadata())
+        .ok()
+        .map(|data| data.uid());
     if owner.is_some() && owner == peer.uid() {
         return Ok(());
     }
-    let detail = format!("file: `{file}` is not a file that belongs to you; only root may replay those of others");
+    let detail =
+        format!("file: `{file}` is not a file that belongs to you; only root may replay those of others");
     Err(ApiError::new(StatusCode::FORBIDDEN, detail))
 }
 

@@ -174,7 +174,11 @@ fn show(done: u64, total: u64) {
             format!("[{}{}] ", "#".repeat(full), " ".repeat(BAR as usize - full))
         }
     };
-    let of = if total == 0 { String::new() } else { format!(" of {total}") };
+    let of = if total == 0 {
+        String::new()
+    } else {
+        format!(" of {total}")
+    };
     // A terminal that cannot be written to is no reason to stop.
     let _ = write!(stderr(), "\r{bar}{done}{of} requests\x1b[K");
 }

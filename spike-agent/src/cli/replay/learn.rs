@@ -29,7 +29,9 @@ pub(super) fn run(args: &LearnArgs, json: bool) -> Result<()> {
         learned.noise.rules.len()
     ));
     for (kind, first, second) in &learned.uneven {
-        note(format_args!("{kind}: {first} calls in the one, {second} in the other"));
+        note(format_args!(
+            "{kind}: {first} calls in the one, {second} in the other"
+        ));
     }
     if json {
         return print_json(&learned.noise);

@@ -69,7 +69,10 @@ pub(super) async fn stop(client: &Client, json: bool, names: &[String]) -> Resul
         if json {
             print_json(&view)?;
         } else {
-            print(format_args!("ended {name}: {} answered, {} missed\n", view.answered, view.missed))?;
+            print(format_args!(
+                "ended {name}: {} answered, {} missed\n",
+                view.answered, view.missed
+            ))?;
         }
     }
     Ok(())

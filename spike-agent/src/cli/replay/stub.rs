@@ -49,7 +49,13 @@ pub(in crate::cli) struct StubWords {
     #[arg(long, value_name = "recorded|none|2x")]
     latency: Option<String>,
     /// What becomes of a request that was not recorded [default: fail]
-    #[arg(long, value_enum, value_name = "fail|pass|record", hide_default_value = true, default_value_t)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "fail|pass|record",
+        hide_default_value = true,
+        default_value_t
+    )]
     miss: OnMiss,
     /// How long it is remembered which answers were given [default: session]
     #[arg(long, value_enum, hide_default_value = true, default_value_t)]
@@ -110,7 +116,11 @@ pub(super) async fn run(client: &Client, json: bool, args: StubArgs) -> Result<E
             print(format_args!("{}\n", view.name)).map(|()| ExitCode::SUCCESS)
         };
     }
-    note(format_args!("{} answers for {}; Ctrl-C ends it", view.name, servers(&view)));
+    note(format_args!(
+        "{} answers for {}; Ctrl-C ends it",
+        view.name,
+        servers(&view)
+    ));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -134,7 +144,10 @@ pub(in crate::cli) fn report(view: &StubView, misses: &MissList) {
         view.name, view.connections, view.answered, view.missed
     ));
     for miss in &misses.misses {
-        note(format_args!("{} ({} times, asked of {})", miss.text, miss.count, miss.server));
+        note(format_args!(
+            "{} ({} times, asked of {})",
+            miss.text, miss.count, miss.server
+        ));
     }
 }
 

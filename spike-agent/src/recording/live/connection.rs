@@ -141,7 +141,8 @@ impl Carried {
         };
         if goes_on {
             self.sides[from as usize].position += count;
-            self.conversation.missing(from, at_ns, Some(count), &mut self.calls);
+            self.conversation
+                .missing(from, at_ns, Some(count), &mut self.calls);
             return self.tell_calls(writer, None);
         }
         self.stage = Stage::Lost;
@@ -274,7 +275,9 @@ impl Carried {
             bytes = rest;
             self.write(from, at_ns, piece, writer, counts)?;
         }
-        self.sides[from as usize].pending.retain(|(length, _)| *length > 0);
+        self.sides[from as usize]
+            .pending
+            .retain(|(length, _)| *length > 0);
         Ok(())
     }
 
@@ -316,7 +319,10 @@ impl Carried {
     }
 
     fn tell_protocol(&mut self, writer: &mut Writer) -> Result<()> {
-        let now = self.conversation.protocol().map(crate::protocol::ProtocolName::as_str);
+        let now = self
+            .conversation
+            .protocol()
+            .map(crate::protocol::ProtocolName::as_str);
         if now.is_some() && now != self.protocol {
             self.protocol = now;
             writer.set_protocol(self.row, now.unwrap_or_default())?;
@@ -333,7 +339,8 @@ impl Carried {
             let redactions =
                 self.found
                     .of_call(call.from, &request_at, response_at.as_ref().unwrap_or(&(0..0)));
-            let start_of = |range: &std::ops::Range<u64>| range.start..range.end.min(range.start + FIELDS_LIMIT);
+            let start_of =
+                |range: &std::ops::Range<u64>| range.start..range.end.min(range.start + FIELDS_LIMIT);
             let request = writer.bytes(self.row, call.from, start_of(&request_at))?;
             let response = match &response_at {
                 Some(range) => writer.bytes(self.row, call.from.other(), start_of(range))?,

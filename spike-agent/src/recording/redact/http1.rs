@@ -247,7 +247,9 @@ impl Messages {
     /// How many of the next `length` bytes are of the body.
     fn body_within(&self, length: usize) -> usize {
         match self.body {
-            Body::Size(left) | Body::Chunk(left) => usize::try_from(left).map_or(length, |left| left.min(length)),
+            Body::Size(left) | Body::Chunk(left) => {
+                usize::try_from(left).map_or(length, |left| left.min(length))
+            }
             Body::ToTheEnd | Body::None => length,
         }
     }

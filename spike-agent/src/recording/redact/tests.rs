@@ -25,7 +25,10 @@ fn redact(protocol: ProtocolName, pieces: &[(Side, &[u8])], cut: usize) -> ([Vec
 }
 
 fn http(pieces: &[(Side, &str)], cut: usize) -> ([String; 2], Vec<String>) {
-    let pieces: Vec<(Side, &[u8])> = pieces.iter().map(|(side, text)| (*side, text.as_bytes())).collect();
+    let pieces: Vec<(Side, &[u8])> = pieces
+        .iter()
+        .map(|(side, text)| (*side, text.as_bytes()))
+        .collect();
     let (out, names) = redact(ProtocolName::Http1, &pieces, cut);
     (out.map(|bytes| String::from_utf8(bytes).unwrap()), names)
 }
@@ -90,26 +93,44 @@ fn forms_lose_their_secrets() {
     };
     let request = head("application/x-www-form-urlencoded", body.len()) + body;
     let ([out, _], _) = http(&[(Side::Client, &request)], 5);
-    assert!(out.ends_with("user=ann&pass%77ord=*****&remember=1&new_password=***"), "{out}");
+    assert!(
+        out.ends_with("user=ann&pass%77ord=*****&remember=1&new_password=***"),
+        "{out}"
+    );
     let body = "--XyZ\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\nann\r\n\
         --XyZ\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nhun\r\nter--2\r\n--XyZ--\r\n";
     let request = head("multipart/form-data; boundary=XyZ", body.len()) + body;
     let ([out, _], _) = http(&[(Side::Client, &request)], 3);
     assert_eq!(out.len(), request.len());
-    assert!(!out.contains("hun") && !out.contains("ter") && out.contains("\r\nann\r\n") && out.ends_with("--XyZ--\r\n"), "{out}");
+    assert!(
+        !out.contains("hun")
+            && !out.contains("ter")
+            && out.contains("\r\nann\r\n")
+            && out.ends_with("--XyZ--\r\n"),
+        "{out}"
+    );
 }
 
 #[test]
 fn what_comes_after_an_upgrade_is_left_alone() {
     let ([request, response], _) = http(
         &[
-            (Side::Client, "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n"),
-            (Side::Server, "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n"),
+            (
+                Side::Client,
+                "GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n",
+            ),
+            (
+                Side::Server,
+                "HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n",
+            ),
             (Side::Client, "Cookie: a=b\r\n"),
         ],
         9,
     );
-    assert!(request.ends_with("Sec-WebSocket-Key: abc\r\n\r\nCookie: a=b\r\n") && response.starts_with("HTTP/1.1 101"));
+    assert!(
+        request.ends_with("Sec-WebSocket-Key: abc\r\n\r\nCookie: a=b\r\n")
+            && response.starts_with("HTTP/1.1 101")
+    );
 }
 
 #[test]
@@ -119,15 +140,28 @@ fn a_gap_is_passed_over_in_a_body_alone() {
     let head = b"POST / HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\n0123456789";
     redactor.take(Side::Client, head, &mut out, &mut found);
     assert!(redactor.gap(Side::Client, 80));
-    redactor.take(Side::Client, b"9876543210GET /?token=abc HTTP/1.1\r\n", &mut out, &mut found);
+    redactor.take(
+        Side::Client,
+        b"9876543210GET /?token=abc HTTP/1.1\r\n",
+        &mut out,
+        &mut found,
+    );
     assert!(out.ends_with(b"token=*** HTTP/1.1\r\n"));
     assert!(!redactor.gap(Side::Client, 1), "in a head");
     out.clear();
     let head = b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"token\": \"";
     redactor.take(Side::Server, head, &mut out, &mut found);
     assert!(redactor.gap(Side::Server, 10));
-    redactor.take(Side::Server, b"cret\"}   HTTP/1.1 200 OK\r\n", &mut out, &mut found);
-    assert!(out.ends_with(b"*********HTTP/1.1 200 OK\r\n"), "all that may be of the secret");
+    redactor.take(
+        Side::Server,
+        b"cret\"}   HTTP/1.1 200 OK\r\n",
+        &mut out,
+        &mut found,
+    );
+    assert!(
+        out.ends_with(b"*********HTTP/1.1 200 OK\r\n"),
+        "all that may be of the secret"
+    );
 }
 
 proptest! {

@@ -60,8 +60,15 @@ async fn exchange(
     let Sent::Raw(asked) = &step.exchange.sent else {
         return Err("not bytes".to_owned());
     };
-    let asked = if is_redis { changed(asked, shared) } else { asked.to_vec() };
-    stream.write_all(&asked).await.map_err(|error| error.to_string())?;
+    let asked = if is_redis {
+        changed(asked, shared)
+    } else {
+        asked.to_vec()
+    };
+    stream
+        .write_all(&asked)
+        .await
+        .map_err(|error| error.to_string())?;
     let sent = Instant::now();
     let expected = step.exchange.answer.bytes().len();
     let mut latency = None;
@@ -73,7 +80,11 @@ async fn exchange(
         };
         if let Some(size) = size {
             let answer: Vec<u8> = bytes.drain(..size).collect();
-            let parts = if is_redis { redis::reply_parts(&answer) } else { raw::parts(&answer) };
+            let parts = if is_redis {
+                redis::reply_parts(&answer)
+            } else {
+                raw::parts(&answer)
+            };
             return Ok((parts, latency.unwrap_or_default()));
         }
         let read = stream.read_buf(bytes).await.map_err(|error| error.to_string())?;
@@ -87,7 +98,11 @@ async fn exchange(
 /// A command with what is to be replaced in its arguments.
 fn changed(raw: &[u8], shared: &Shared) -> Vec<u8> {
     let replacements = shared.replacements();
-    let Some(command) = redis::command(raw).ok().flatten().filter(|_| !replacements.is_empty()) else {
+    let Some(command) = redis::command(raw)
+        .ok()
+        .flatten()
+        .filter(|_| !replacements.is_empty())
+    else {
         return raw.to_vec();
     };
     let mut out = format!("*{}\r\n", command.arguments.len()).into_bytes();

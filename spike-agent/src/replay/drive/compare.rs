@@ -83,7 +83,10 @@ impl Shared {
                 continue;
             };
             if old != new && !old.is_empty() {
-                let mut carried = self.carried.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut carried = self
+                    .carried
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
                 carried.retain(|(known, _)| *known != old);
                 carried.push((old, new));
             }

@@ -88,7 +88,10 @@ async fn exchange(
     patience: Duration,
 ) -> Result<(Box<Message>, Duration), String> {
     let exchanged = async {
-        stream.write_all(request).await.map_err(|error| error.to_string())?;
+        stream
+            .write_all(request)
+            .await
+            .map_err(|error| error.to_string())?;
         let sent = Instant::now();
         let (mut bytes, mut latency, mut interim, mut ended) = (Vec::new(), None, 0, false);
         loop {
@@ -133,7 +136,12 @@ fn changed(raw: &[u8], shared: &Shared) -> Result<Request, String> {
     };
     let changes = &shared.options.changes;
     let mut head = format!("{} {} HTTP/1.1\r\n", message.method, replace(&message.target));
-    let is_set = |name: &str| changes.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+    let is_set = |name: &str| {
+        changes
+            .headers
+            .iter()
+            .any(|(set, _)| set.eq_ignore_ascii_case(name))
+    };
     for (name, value) in &message.headers {
         let is_host = name.eq_ignore_ascii_case("host") && !changes.keep_host;
         let is_made = MADE.iter().any(|made| made.eq_ignore_ascii_case(name));

@@ -65,7 +65,10 @@ impl Shared {
 fn told(answer: &Answer) -> (Parts, Duration) {
     match answer {
         Answer::Stream {
-            head, after, trailers, ..
+            head,
+            after,
+            trailers,
+            ..
         } => (response_parts(head, &answer.bytes(), trailers.as_deref()), *after),
         Answer::Raw { .. } => (Parts::default(), Duration::ZERO),
     }

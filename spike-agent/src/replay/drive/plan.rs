@@ -84,7 +84,10 @@ impl Plan {
         let mut left_out: Vec<String> = chosen.iter().flat_map(|talk| talk.left_out.clone()).collect();
         for talk in chosen.iter().filter(|talk| !is_sent(talk)) {
             let name = talk.protocol.map_or("", ProtocolName::as_str);
-            left_out.push(format!("{} requests of {name}: it is not sent again", talk.exchanges.len()));
+            left_out.push(format!(
+                "{} requests of {name}: it is not sent again",
+                talk.exchanges.len()
+            ));
         }
         let mut all: Vec<(usize, &Talk, &Arc<Exchange>)> = Vec::new();
         for (index, talk) in chosen.into_iter().filter(|talk| is_sent(talk)).enumerate() {

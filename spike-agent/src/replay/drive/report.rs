@@ -100,7 +100,12 @@ pub struct Call {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, mut outcomes: Vec<Outcome>, left_out: Vec<String>, took: Duration) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        mut outcomes: Vec<Outcome>,
+        left_out: Vec<String>,
+        took: Duration,
+    ) -> Self {
         outcomes.sort_by_key(|outcome| outcome.number);
         let mut kinds = BTreeMap::<&str, Vec<&Outcome>>::new();
         for outcome in &outcomes {
@@ -117,7 +122,10 @@ impl Report {
             target: options.target.to_string(),
             requests: outcomes.len(),
             same: outcomes.iter().filter(|outcome| outcome.is_same()).count(),
-            different: outcomes.iter().filter(|outcome| !outcome.differences.is_empty()).count(),
+            different: outcomes
+                .iter()
+                .filter(|outcome| !outcome.differences.is_empty())
+                .count(),
             failed: outcomes.iter().filter(|outcome| outcome.error.is_some()).count(),
             took_ms: millis(took),
             late_ms: Quantiles::of(outcomes.iter().map(|outcome| outcome.late)),

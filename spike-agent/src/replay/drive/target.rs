@@ -73,7 +73,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown);
         }
-        for text in ["localhost", "https://x", "http://x/path", ":80", "x:0", "x:99999", ""] {
+        for text in [
+            "localhost",
+            "https://x",
+            "http://x/path",
+            ":80",
+            "x:0",
+            "x:99999",
+            "",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

@@ -63,7 +63,11 @@ async fn server(changed: bool, token: &'static str) -> (Target, Heard) {
                 loop {
                     if let Read::Message(message) = http1::request(&bytes) {
                         bytes.drain(..message.size);
-                        let path = if changed && message.target == "/1" { "/x" } else { &message.target };
+                        let path = if changed && message.target == "/1" {
+                            "/x"
+                        } else {
+                            &message.target
+                        };
                         let answer = answer(path, token);
                         heard.lock().unwrap().push((Instant::now(), *message));
                         stream.write_all(&answer).await.unwrap();
@@ -91,7 +95,9 @@ fn options(target: Target) -> Options {
 }
 
 async fn run(talks: &[Talk], options: Options) -> Report {
-    drive(talks, options, |_, _| {}, CancellationToken::new()).await.unwrap()
+    drive(talks, options, |_, _| {}, CancellationToken::new())
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,8 +107,15 @@ async fn requests_are_sent_in_their_order_and_time() {
     assert!(report.is_same() && report.requests == 20, "{report:?}");
     let heard = heard.lock().unwrap();
     let paths: Vec<_> = heard.iter().map(|(_, message)| message.target.clone()).collect();
-    assert_eq!(paths, (0..20).map(|number| format!("/{number}")).collect::<Vec<_>>());
-    assert!(heard.iter().all(|(_, message)| message.header("host") == Some(&target.to_string())));
+    assert_eq!(
+        paths,
+        (0..20).map(|number| format!("/{number}")).collect::<Vec<_>>()
+    );
+    assert!(
+        heard
+            .iter()
+            .all(|(_, message)| message.header("host") == Some(&target.to_string()))
+    );
     let whole = heard[19].0 - heard[0].0;
     assert!(whole >= SPACING * 19 - Duration::from_millis(2), "{whole:?}");
     // The median: a busy machine may hold single requests back.
@@ -120,14 +133,20 @@ async fn one_changed_answer_is_found_and_nothing_else() {
     assert_eq!((report.same, report.different, report.failed), (4, 1, 0));
     let wrong: Vec<_> = report.wrong().collect();
     assert_eq!(wrong[0].call, "GET /1");
-    assert_eq!(wrong[0].differences, ["body.path: recorded \\\"/1\\\", came \\\"/x\\\""]);
+    assert_eq!(
+        wrong[0].differences,
+        ["body.path: recorded \\\"/1\\\", came \\\"/x\\\""]
+    );
     let text = report::text(&report);
     assert!(text.contains("4 as recorded, 1 different"), "{text}");
     let junit = report::junit(&report);
     assert_eq!(junit.matches("<testcase ").count(), 5);
     assert_eq!(junit.matches("<failure ").count(), 1, "{junit}");
     let html = report::html(&report);
-    assert!(html.contains("<svg ") && html.contains("GET /1") && !html.contains("<script"), "{html}");
+    assert!(
+        html.contains("<svg ") && html.contains("GET /1") && !html.contains("<script"),
+        "{html}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,13 +158,32 @@ async fn tokens_and_hosts_are_changed_as_asked() {
         carry: vec!["body.token".to_owned()],
         keep_host: true,
     };
-    let report = run(&[talk(5)], Options { changes, ..options(target) }).await;
-    assert_eq!((report.different, report.failed), (1, 0), "{}", report::text(&report));
+    let report = run(
+        &[talk(5)],
+        Options {
+            changes,
+            ..options(target)
+        },
+    )
+    .await;
+    assert_eq!(
+        (report.different, report.failed),
+        (1, 0),
+        "{}",
+        report::text(&report)
+    );
     let heard = heard.lock().unwrap();
-    let tokens: Vec<_> = heard.iter().map(|(_, message)| message.header("x-token").unwrap()).collect();
+    let tokens: Vec<_> = heard
+        .iter()
+        .map(|(_, message)| message.header("x-token").unwrap())
+        .collect();
     assert_eq!(tokens, ["t-old", "t-new", "t-new", "t-new", "t-new"]);
     assert_eq!(heard[4].1.target, "/four");
-    assert!(heard.iter().all(|(_, m)| m.header("host") == Some("old") && m.header("x-mine") == Some("1")));
+    assert!(
+        heard
+            .iter()
+            .all(|(_, m)| m.header("host") == Some("old") && m.header("x-mine") == Some("1"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,6 +229,12 @@ async fn what_cannot_be_sent_is_an_error_or_a_failure() {
     );
     let report = report.await.unwrap();
     assert_eq!(report.failed, 1);
-    assert!(report.calls[0].error.as_ref().unwrap().starts_with("connect to 127.0.0.1:1: "));
+    assert!(
+        report.calls[0]
+            .error
+            .as_ref()
+            .unwrap()
+            .starts_with("connect to 127.0.0.1:1: ")
+    );
     assert!(seen.load(Ordering::Relaxed));
 }

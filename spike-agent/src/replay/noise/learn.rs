@@ -34,10 +34,18 @@ pub fn learn(a: &[Talk], b: &[Talk]) -> Learned {
         for (one, other) in first.iter().zip(second) {
             learned.compared += 1;
             note(&mut rules, RuleSide::Request, kind, &one.request, &other.request);
-            note(&mut rules, RuleSide::Response, kind, &one.response, &other.response);
+            note(
+                &mut rules,
+                RuleSide::Response,
+                kind,
+                &one.response,
+                &other.response,
+            );
         }
     }
-    let rules = rules.into_iter().map(|(call, side, part)| Rule { side, call, part });
+    let rules = rules
+        .into_iter()
+        .map(|(call, side, part)| Rule { side, call, part });
     learned.noise.rules = rules.collect();
     learned
 }
@@ -52,10 +60,7 @@ fn by_kind(talks: &[Talk]) -> BTreeMap<&str, Vec<&Arc<Exchange>>> {
     kinds
 }
 
-fn all<'a, 'b>(
-    kinds: &'b BTreeMap<&str, Vec<&'a Arc<Exchange>>>,
-    kind: &str,
-) -> &'b [&'a Arc<Exchange>] {
+fn all<'a, 'b>(kinds: &'b BTreeMap<&str, Vec<&'a Arc<Exchange>>>, kind: &str) -> &'b [&'a Arc<Exchange>] {
     kinds.get(kind).map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -81,7 +86,9 @@ fn any_index(part: &str) -> String {
         return part.to_owned();
     };
     let is_index = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
-    let names = rest.split('.').map(|name| if is_index(name) { "*" } else { name });
+    let names = rest
+        .split('.')
+        .map(|name| if is_index(name) { "*" } else { name });
     ["body"].into_iter().chain(names).collect::<Vec<_>>().join(".")
 }
 
@@ -118,12 +125,20 @@ mod tests {
                 (RuleSide::Response, "GET /orders", "body.items.*.id"),
             ]
         );
-        assert!(learn(&[talk("1", "mon")], &[talk("1", "mon")]).noise.rules.is_empty());
+        assert!(
+            learn(&[talk("1", "mon")], &[talk("1", "mon")])
+                .noise
+                .rules
+                .is_empty()
+        );
     }
 
     #[test]
     fn what_one_run_has_more_often_is_told() {
         let learned = learn(&[talk("1", "a")], &[]);
-        assert_eq!(learned.uneven, [("GET /orders".to_owned(), 1, 0), ("GET /same".to_owned(), 1, 0)]);
+        assert_eq!(
+            learned.uneven,
+            [("GET /orders".to_owned(), 1, 0), ("GET /same".to_owned(), 1, 0)]
+        );
     }
 }

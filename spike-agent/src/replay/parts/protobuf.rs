@@ -94,8 +94,8 @@ mod tests {
     fn fields_are_told_by_their_numbers() {
         // 1: 150, 2: "testing", 3: {1: 5, 4: fixed32 1}
         let bytes = [
-            0x08, 0x96, 0x01, 0x12, 0x07, b't', b'e', b's', b't', b'i', b'n', b'g', 0x1a, 0x07, 0x08, 0x05, 0x25,
-            1, 0, 0, 0,
+            0x08, 0x96, 0x01, 0x12, 0x07, b't', b'e', b's', b't', b'i', b'n', b'g', 0x1a, 0x07, 0x08, 0x05,
+            0x25, 1, 0, 0, 0,
         ];
         let mut parts = Parts::default();
         add_protobuf(&mut parts, "message", &bytes);
@@ -116,6 +116,10 @@ mod tests {
         let mut parts = Parts::default();
         add_protobuf(&mut parts, "message", b"\xff\xff");
         assert_eq!(parts.len(), 1);
-        assert!(parts.get("message").is_some_and(|value| value.starts_with("2 bytes")));
+        assert!(
+            parts
+                .get("message")
+                .is_some_and(|value| value.starts_with("2 bytes"))
+        );
     }
 }

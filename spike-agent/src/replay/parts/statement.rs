@@ -91,7 +91,11 @@ mod tests {
             ("", "", vec![]),
         ] {
             let (found, all) = split(text);
-            assert_eq!((found.as_str(), all), (skeleton, literals.iter().map(|l| (*l).to_owned()).collect()), "{text}");
+            assert_eq!(
+                (found.as_str(), all),
+                (skeleton, literals.iter().map(|l| (*l).to_owned()).collect()),
+                "{text}"
+            );
         }
     }
 }

@@ -73,7 +73,10 @@ impl Stubs {
         let is_taken = |name: &str| all.iter().any(|armed| armed.name == name);
         let name = match &spec.name {
             Some(name) if is_taken(name) => {
-                return Err(FieldError::new("name", format_args!("a stub named `{name}` is there already")));
+                return Err(FieldError::new(
+                    "name",
+                    format_args!("a stub named `{name}` is there already"),
+                ));
             }
             Some(name) => name.clone(),
             None => loop {

@@ -177,7 +177,9 @@ mod tests {
     #[test]
     fn a_miss_names_the_nearest_and_the_difference() {
         let book = book("SET a 1\r\nGET b\r\n", "+OK\r\n+b\r\n");
-        let nearest = ask(&book, &mut Cursor::default(), "SET a 2").unwrap_err().unwrap();
+        let nearest = ask(&book, &mut Cursor::default(), "SET a 2")
+            .unwrap_err()
+            .unwrap();
         assert_eq!(nearest.label, "SET a 1");
         let lines: Vec<_> = nearest.differences.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["arg.2: recorded 1, came 2"]);

@@ -5,7 +5,7 @@ use std::io;
 use tokio::net::UnixStream;
 
 use super::{
-    dns, http1, http2, postgres, raw, redis,
+    dns, http1, http2, mysql, postgres, raw, redis,
     session::{Input, Session},
 };
 use crate::{protocol::ProtocolName, replay::wire::http2::PREFACE};
@@ -25,6 +25,7 @@ async fn answer(mut session: Session, io: &mut UnixStream) -> io::Result<()> {
         Some(ProtocolName::Http2 | ProtocolName::Grpc) => http2::serve(session, io, input).await,
         Some(ProtocolName::Redis) => redis::serve(&mut session, io, input).await,
         Some(ProtocolName::Postgres) => postgres::serve(&mut session, io, input).await,
+        Some(ProtocolName::MySql) => mysql::serve(&mut session, io, input).await,
         Some(ProtocolName::Dns) => dns::serve(&mut session, io, input).await,
         _ => raw::serve(&session, io, input).await,
     }

@@ -103,7 +103,11 @@ async fn next(io: &mut UnixStream, input: &mut Input) -> io::Result<Option<Box<M
 
 /// An answer of the stub's own.
 fn error(status: u16, text: &str, asked: &Message) -> Vec<u8> {
-    let reason = if status == 400 { "Bad Request" } else { "Bad Gateway" };
+    let reason = if status == 400 {
+        "Bad Request"
+    } else {
+        "Bad Gateway"
+    };
     let body = format!("spike stub: {text}\n");
     let mut answer = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\

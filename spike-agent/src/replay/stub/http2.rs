@@ -75,7 +75,11 @@ async fn answer(
                 session.passed(|| exchange(label, kind, (fields, content), answer));
                 Ok(())
             }
-            Err(why) => fail(&mut respond, is_grpc(&fields), &format!("{text}; the real server: {why}")),
+            Err(why) => fail(
+                &mut respond,
+                is_grpc(&fields),
+                &format!("{text}; the real server: {why}"),
+            ),
         },
     }
 }
@@ -174,7 +178,11 @@ async fn give(
     end(&mut stream, trailers.as_deref(), *reset)
 }
 
-fn end(stream: &mut SendStream<Bytes>, trailers: Option<&[Header]>, reset: Option<u32>) -> Result<(), h2::Error> {
+fn end(
+    stream: &mut SendStream<Bytes>,
+    trailers: Option<&[Header]>,
+    reset: Option<u32>,
+) -> Result<(), h2::Error> {
     if let Some(trailers) = trailers {
         stream.send_trailers(map(trailers))?;
     } else if let Some(code) = reset {
@@ -195,7 +203,10 @@ fn fail(respond: &mut SendResponse<Bytes>, grpc: bool, text: &str) -> Result<(),
     if grpc {
         set("content-type", "application/grpc");
         set("grpc-status", UNAVAILABLE);
-        set("grpc-message", &utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string());
+        set(
+            "grpc-message",
+            &utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
+        );
         respond.send_response(response, true)?;
         return Ok(());
     }
@@ -237,8 +248,13 @@ pub(in crate::replay) async fn ask(
         .and_then(|method| method.parse().ok())
         .unwrap_or(http::Method::GET);
     let authority = pseudo(":authority").unwrap_or_else(|| "localhost".to_owned());
-    let uri = format!("http://{authority}{}", pseudo(":path").unwrap_or_else(|| "/".to_owned()));
-    *request.uri_mut() = uri.parse().map_err(|_| h2::Error::from(h2::Reason::PROTOCOL_ERROR))?;
+    let uri = format!(
+        "http://{authority}{}",
+        pseudo(":path").unwrap_or_else(|| "/".to_owned())
+    );
+    *request.uri_mut() = uri
+        .parse()
+        .map_err(|_| h2::Error::from(h2::Reason::PROTOCOL_ERROR))?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = map(head);
     let sent_at = Instant::now();

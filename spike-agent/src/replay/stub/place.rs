@@ -45,7 +45,10 @@ pub(super) fn places(talks: &[Talk], matcher: &Matcher) -> Vec<Place> {
     }
     let place = |(server, talks): (&str, Vec<&Talk>)| {
         let mut protocols: Vec<(Option<ProtocolName>, usize)> = Vec::new();
-        for talk in talks.iter().filter(|talk| !talk.exchanges.is_empty() || !talk.greeting.is_empty()) {
+        for talk in talks
+            .iter()
+            .filter(|talk| !talk.exchanges.is_empty() || !talk.greeting.is_empty())
+        {
             match protocols.iter_mut().find(|(known, _)| *known == talk.protocol) {
                 Some((_, count)) => *count += 1,
                 None => protocols.push((talk.protocol, 1)),
@@ -57,9 +60,10 @@ pub(super) fn places(talks: &[Talk], matcher: &Matcher) -> Vec<Place> {
         let known = talks.iter().filter(|talk| talk.protocol.is_some());
         Place {
             server: server.to_owned(),
-            address: server.parse().ok().map(|address: SocketAddr| {
-                SocketAddr::new(address.ip().to_canonical(), address.port())
-            }),
+            address: server
+                .parse()
+                .ok()
+                .map(|address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port())),
             host: talks.iter().find_map(|talk| talk.host.clone()),
             protocols: protocols.into_iter().map(|(name, _)| name).collect(),
             greeting: greeting

@@ -48,7 +48,10 @@ pub(super) async fn serve(session: &mut Session, io: &mut UnixStream, mut input:
                 let known = asked.and_then(|asked| session.ask_quietly(&asked.kind, &asked.parts));
                 match known {
                     Some(exchange) => server.give(session, io, &mut input, &exchange, at).await?,
-                    None => io.write_all(&[if kind == b'P' { b'1' } else { b'2' }, 0, 0, 0, 4]).await?,
+                    None => {
+                        io.write_all(&[if kind == b'P' { b'1' } else { b'2' }, 0, 0, 0, 4])
+                            .await?
+                    }
                 }
             }
             b'C' => io.write_all(&postgres::close()).await?,
@@ -76,7 +79,8 @@ async fn begin(session: &Session, io: &mut UnixStream, input: &mut Input) -> io:
             Ok(None) if input.more(io).await? => {}
             Ok(None) => return Ok(false),
             Err(why) => {
-                io.write_all(&error(&format!("the stub cannot read this: {why}"))).await?;
+                io.write_all(&error(&format!("the stub cannot read this: {why}")))
+                    .await?;
                 return Ok(false);
             }
         }
@@ -99,7 +103,8 @@ async fn next(io: &mut UnixStream, input: &mut Input) -> io::Result<Option<(u8, 
             Ok(None) if input.more(io).await? => {}
             Ok(None) => return Ok(None),
             Err(why) => {
-                io.write_all(&error(&format!("the stub cannot read this: {why}"))).await?;
+                io.write_all(&error(&format!("the stub cannot read this: {why}")))
+                    .await?;
                 return Ok(None);
             }
         }
@@ -119,12 +124,17 @@ impl Server {
         let Some(asked) = asked else {
             return self.fail(io, "the stub cannot read this message", true).await;
         };
-        let is_simple = asked.parts.get("message").is_some_and(|what| matches!(what, "query" | "function"));
+        let is_simple = asked
+            .parts
+            .get("message")
+            .is_some_and(|what| matches!(what, "query" | "function"));
         match session.ask(&asked.label, &asked.kind, &asked.parts) {
             Outcome::Answer(exchange) => self.give(session, io, input, &exchange, at).await,
             Outcome::Fail(text) => self.fail(io, &text, is_simple).await,
             Outcome::Pass(text) => {
-                let text = format!("{text}; a statement of PostgreSQL cannot be passed on in the middle of a session");
+                let text = format!(
+                    "{text}; a statement of PostgreSQL cannot be passed on in the middle of a session"
+                );
                 self.fail(io, &text, is_simple).await
             }
         }
@@ -176,7 +186,8 @@ impl Server {
                 }
                 b'C' => {
                     let goes_back = kind.to_ascii_uppercase().contains(" ROLLBACK TO");
-                    if content.starts_with(b"BEGIN") || content.starts_with(b"START TRANSACTION") || goes_back {
+                    if content.starts_with(b"BEGIN") || content.starts_with(b"START TRANSACTION") || goes_back
+                    {
                         self.transaction = b'T';
                     } else if content.starts_with(b"COMMIT") || content.starts_with(b"ROLLBACK") {
                         self.transaction = b'I';

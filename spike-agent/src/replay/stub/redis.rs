@@ -24,7 +24,11 @@ pub(super) async fn serve(session: &mut Session, io: &mut UnixStream, mut input:
             Ok(Some(command)) => command,
             Ok(None) if input.more(io).await? => continue,
             Ok(None) => return Ok(()),
-            Err(why) => return io.write_all(&error(&format!("the stub cannot read this: {why}"))).await,
+            Err(why) => {
+                return io
+                    .write_all(&error(&format!("the stub cannot read this: {why}")))
+                    .await;
+            }
         };
         let raw = input.bytes[..command.size].to_vec();
         let asked_at = input.take(command.size);
@@ -67,7 +71,8 @@ pub(super) async fn serve(session: &mut Session, io: &mut UnixStream, mut input:
                     });
                 }
                 Err(why) => {
-                    io.write_all(&error(&format!("{text}; the real server: {why}"))).await?;
+                    io.write_all(&error(&format!("{text}; the real server: {why}")))
+                        .await?;
                     upstream = None;
                 }
             },
@@ -83,7 +88,10 @@ fn polite(command: &Command) -> Option<&'static [u8]> {
 }
 
 fn error(text: &str) -> Vec<u8> {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     format!("-ERR spike stub: {text}\r\n").into_bytes()
 }
 

@@ -11,11 +11,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{
-    Dial, Lifetime, Miss, Nearest, OnMiss, Stub,
-    book::Cursor,
-    place::Place,
-};
+use super::{Dial, Lifetime, Miss, Nearest, OnMiss, Stub, book::Cursor, place::Place};
 use crate::{
     fault::timer,
     replay::{
@@ -155,7 +151,12 @@ impl Session {
     }
 
     /// Writes a recorded answer; true when the connection ends with it.
-    pub(super) async fn give_all(&self, io: &mut UnixStream, since: Instant, answer: &Answer) -> io::Result<bool> {
+    pub(super) async fn give_all(
+        &self,
+        io: &mut UnixStream,
+        since: Instant,
+        answer: &Answer,
+    ) -> io::Result<bool> {
         let (Answer::Raw { pieces, .. } | Answer::Stream { pieces, .. }) = answer;
         self.give(io, since, pieces).await?;
         Ok(matches!(answer, Answer::Raw { closes: true, .. }))

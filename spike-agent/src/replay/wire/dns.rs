@@ -95,7 +95,11 @@ pub fn framed_size(bytes: &[u8]) -> Option<usize> {
 
 /// The messages of one side: where each is, without its length.
 fn messages(recorded: &Recorded, is_server: bool) -> Vec<std::ops::Range<usize>> {
-    let flow = if is_server { &recorded.answers } else { &recorded.client };
+    let flow = if is_server {
+        &recorded.answers
+    } else {
+        &recorded.client
+    };
     if recorded.is_udp {
         return flow.chunks().map(|(start, end, _)| start..end).collect();
     }
@@ -124,7 +128,8 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
             .iter()
             .position(|range| told[range.clone()].starts_with(&question.id.to_be_bytes()));
         let Some(range) = place.map(|place| answers.remove(place)) else {
-            talk.left_out.push(format!("{}: it was not answered", question.label));
+            talk.left_out
+                .push(format!("{}: it was not answered", question.label));
             continue;
         };
         let ended_at = recorded.client.at(asked.end - 1);
@@ -178,12 +183,20 @@ mod tests {
     #[test]
     fn answers_are_found_by_their_number() {
         let client = [framed(&asked(1, "a.example.")), framed(&asked(2, "B.example."))].concat();
-        let server = [framed(&told(2, "b.example.", [10, 0, 0, 2])), framed(&told(1, "a.example.", [10, 0, 0, 1]))];
+        let server = [
+            framed(&told(2, "b.example.", [10, 0, 0, 2])),
+            framed(&told(1, "a.example.", [10, 0, 0, 1])),
+        ];
         let talk = recorded("dns", &client, &server.concat()).split();
         let all: Vec<_> = talk
             .exchanges
             .iter()
-            .map(|each| (each.label.as_str(), each.response.get("answer").unwrap_or_default()))
+            .map(|each| {
+                (
+                    each.label.as_str(),
+                    each.response.get("answer").unwrap_or_default(),
+                )
+            })
             .collect();
         assert_eq!(
             all,
@@ -199,7 +212,10 @@ mod tests {
     fn a_failure_repeats_the_question() {
         let bytes = failure(&asked(7, "x.example."), ResponseCode::ServFail).unwrap();
         let message = Message::from_vec(&bytes).unwrap();
-        assert_eq!((message.metadata.id, message.metadata.response_code), (7, ResponseCode::ServFail));
+        assert_eq!(
+            (message.metadata.id, message.metadata.response_code),
+            (7, ResponseCode::ServFail)
+        );
         assert_eq!(message.queries.len(), 1);
     }
 }

@@ -194,7 +194,11 @@ mod tests {
 
     fn shown(fields: Option<Vec<Header>>) -> Vec<String> {
         let text = |(name, value): &Header| {
-            format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+            format!(
+                "{}: {}",
+                String::from_utf8_lossy(name),
+                String::from_utf8_lossy(value)
+            )
         };
         fields.unwrap().iter().map(text).collect()
     }
@@ -206,7 +210,12 @@ mod tests {
         let first = b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff";
         assert_eq!(
             shown(table.read(first)),
-            [":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"]
+            [
+                ":method: GET",
+                ":scheme: http",
+                ":path: /",
+                ":authority: www.example.com"
+            ]
         );
         let second = b"\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf";
         assert_eq!(

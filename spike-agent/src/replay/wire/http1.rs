@@ -298,7 +298,10 @@ pub(super) fn is_framing(name: &str) -> bool {
 
 /// The names of a call.
 pub fn names(method: &str, target: &str) -> (String, String) {
-    (format!("{method} {target}"), format!("{method} {}", fold::path(target)))
+    (
+        format!("{method} {target}"),
+        format!("{method} {}", fold::path(target)),
+    )
 }
 
 pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
@@ -307,7 +310,11 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
     while sent_at < asked.len() {
         let message = match request(&asked[sent_at..]) {
             Read::Message(message) => message,
-            Read::Part(_) => return talk.left_out.push("a request that was not sent to its end".to_owned()),
+            Read::Part(_) => {
+                return talk
+                    .left_out
+                    .push("a request that was not sent to its end".to_owned());
+            }
             Read::Bad(why) => return talk.left_out.push(format!("a request: {why}")),
         };
         let range = sent_at..sent_at + message.size;
@@ -320,7 +327,8 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
                 Some((response, start..end))
             }
             Err(why) => {
-                talk.left_out.push(format!("{} {}: {why}", message.method, message.target));
+                talk.left_out
+                    .push(format!("{} {}: {why}", message.method, message.target));
                 None
             }
         };

@@ -85,7 +85,9 @@ fn halves(flow: &Flow, start: usize) -> Result<BTreeMap<u32, Half>, String> {
                 if flags & END_HEADERS != 0
                     && let Some((stream, is_own, whole)) = block.take()
                 {
-                    let fields = table.read(&whole).ok_or("headers that refer to what was not recorded")?;
+                    let fields = table
+                        .read(&whole)
+                        .ok_or("headers that refer to what was not recorded")?;
                     if let Some(half) = halves.get_mut(&stream).filter(|_| is_own) {
                         half.add(fields);
                     }
@@ -122,7 +124,8 @@ fn inner(kind: u8, flags: u8, length: usize, first: Option<u8>) -> Option<Range<
 
 impl Half {
     fn add(&mut self, fields: Vec<Header>) {
-        let is_interim = |head: &[Header]| field(head, ":status").is_some_and(|status| status.starts_with(b"1"));
+        let is_interim =
+            |head: &[Header]| field(head, ":status").is_some_and(|status| status.starts_with(b"1"));
         if self.head.is_empty() || is_interim(&self.head) {
             self.head = fields;
         } else {
@@ -132,7 +135,9 @@ impl Half {
 
     fn body(&self, flow: &Flow) -> Vec<u8> {
         let ranges = self.data.iter();
-        ranges.flat_map(|range| flow.bytes()[range.clone()].iter().copied()).collect()
+        ranges
+            .flat_map(|range| flow.bytes()[range.clone()].iter().copied())
+            .collect()
     }
 }
 
@@ -158,7 +163,10 @@ pub fn names(head: &[Header]) -> (String, String) {
     if is_grpc(head) {
         return (path.clone(), path);
     }
-    (format!("{method} {path}"), format!("{method} {}", fold::path(&path)))
+    (
+        format!("{method} {path}"),
+        format!("{method} {}", fold::path(&path)),
+    )
 }
 
 /// What a request says.
@@ -178,7 +186,10 @@ pub fn response_parts(head: &[Header], body: &[u8], trailers: Option<&[Header]>)
     add_fields(&mut parts, head);
     add_content(&mut parts, head, body);
     for (name, value) in trailers.unwrap_or_default() {
-        parts.push(format!("trailer.{}", String::from_utf8_lossy(name)), text_of(value));
+        parts.push(
+            format!("trailer.{}", String::from_utf8_lossy(name)),
+            text_of(value),
+        );
     }
     parts
 }
@@ -210,7 +221,10 @@ fn add_content(parts: &mut Parts, head: &[Header], body: &[u8]) {
             format!("message{number}")
         };
         // One without fields is one, too.
-        parts.push(format!("{name}.bytes"), if message.is_empty() { "none" } else { "some" });
+        parts.push(
+            format!("{name}.bytes"),
+            if message.is_empty() { "none" } else { "some" },
+        );
         if compressed == 0 {
             add_protobuf(parts, &name, message);
         } else {
@@ -224,7 +238,10 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
     if !recorded.client.bytes().starts_with(PREFACE) {
         return talk.left_out.push("its beginning was not recorded".to_owned());
     }
-    let (client, answers) = (halves(&recorded.client, PREFACE.len()), halves(&recorded.answers, 0));
+    let (client, answers) = (
+        halves(&recorded.client, PREFACE.len()),
+        halves(&recorded.answers, 0),
+    );
     let (client, mut answers) = match (client, answers) {
         (Ok(client), Ok(answers)) => (client, answers),
         (Err(why), _) | (_, Err(why)) => return talk.left_out.push(why),
@@ -246,10 +263,13 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
                 && recorded.client.is_whole(asked.range.clone())
         });
         let told = told.unwrap_or_default();
-        let since = |position: usize| {
-            Duration::from_nanos(recorded.answers.at(position).saturating_sub(ended_at))
-        };
-        let response = response_parts(&told.head, &told.body(&recorded.answers), told.trailers.as_deref());
+        let since =
+            |position: usize| Duration::from_nanos(recorded.answers.at(position).saturating_sub(ended_at));
+        let response = response_parts(
+            &told.head,
+            &told.body(&recorded.answers),
+            told.trailers.as_deref(),
+        );
         let pieces = told.data.iter().map(|range| Piece {
             after: since(range.start),
             bytes: recorded.answers.bytes().slice(range.clone()),
@@ -311,7 +331,9 @@ mod tests {
         .concat();
         let talk = recorded("grpc", &asked, &told).split();
         assert!(talk.left_out.is_empty(), "{:?}", talk.left_out);
-        let [call] = &talk.exchanges[..] else { panic!("{talk:?}") };
+        let [call] = &talk.exchanges[..] else {
+            panic!("{talk:?}")
+        };
         assert_eq!((call.label.as_str(), call.whole), ("/s/M", true));
         assert_eq!(call.request.get("message.1"), Some("7"));
         assert_eq!(call.response.get("message.1"), Some("9"));

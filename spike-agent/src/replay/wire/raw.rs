@@ -47,7 +47,10 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
             turns.push((start..end, server));
         }
     }
-    if turns.first().is_some_and(|(client, _)| client.start == client.end) {
+    if turns
+        .first()
+        .is_some_and(|(client, _)| client.start == client.end)
+    {
         talk.greeting = recorded.answers.bytes().slice(turns[0].1.clone());
         turns.remove(0);
     }
@@ -86,7 +89,13 @@ mod tests {
     fn turns_are_told_by_who_speaks() {
         let flow = |chunks: &[(u64, u64, &[u8])]| {
             let sent = chunks.last().map_or(0, |(at, _, bytes)| at + bytes.len() as u64);
-            Flow::new(chunks.iter().map(|(at, time, bytes)| (*at, *time, bytes.to_vec())), sent).unwrap()
+            Flow::new(
+                chunks
+                    .iter()
+                    .map(|(at, time, bytes)| (*at, *time, bytes.to_vec())),
+                sent,
+            )
+            .unwrap()
         };
         let recorded = Recorded {
             client: flow(&[(0, 10, b"a"), (1, 11, b"b"), (2, 40, b"c")]),
@@ -108,6 +117,9 @@ mod tests {
                 (Sent::Raw("c".into()), b"Z".to_vec())
             ]
         );
-        assert!(matches!(talk.exchanges[1].answer, Answer::Raw { closes: true, .. }));
+        assert!(matches!(
+            talk.exchanges[1].answer,
+            Answer::Raw { closes: true, .. }
+        ));
     }
 }

@@ -230,7 +230,11 @@ pub fn reply(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
                 if count > COUNT_LIMIT as u64 || left.len() > DEPTH_LIMIT {
                     return Err("an array with too many elements");
                 }
-                left.push(if matches!(kind, b'%' | b'|') { 2 * count } else { count });
+                left.push(if matches!(kind, b'%' | b'|') {
+                    2 * count
+                } else {
+                    count
+                });
             }
             _ => return Err("no reply of Redis"),
         }
@@ -249,7 +253,10 @@ pub fn reply_parts(mut bytes: &[u8]) -> Parts {
             break;
         };
         let line = bytes[..end].trim_ascii_end();
-        let size = number(bytes).ok().flatten().and_then(|(size, _)| usize::try_from(size).ok());
+        let size = number(bytes)
+            .ok()
+            .flatten()
+            .and_then(|(size, _)| usize::try_from(size).ok());
         match (kind, size) {
             (b'$' | b'=' | b'!', Some(size)) => {
                 let string = bytes.get(end + 1..end + 1 + size).unwrap_or_default();
@@ -276,7 +283,11 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
     while sent_at < asked.len() {
         let command = match command(&asked[sent_at..]) {
             Ok(Some(command)) => command,
-            Ok(None) => return talk.left_out.push("a command that was not sent to its end".to_owned()),
+            Ok(None) => {
+                return talk
+                    .left_out
+                    .push("a command that was not sent to its end".to_owned());
+            }
             Err(why) => return talk.left_out.push(why.to_owned()),
         };
         let range = sent_at..sent_at + command.size;
@@ -286,9 +297,9 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         }
         let label = command.label();
         if command.streams() {
-            return talk
-                .left_out
-                .push(format!("{label}: what follows is not asked for message by message"));
+            return talk.left_out.push(format!(
+                "{label}: what follows is not asked for message by message"
+            ));
         }
         let (size, why) = match reply(&told[told_at..]) {
             Ok(Some(size)) => (Some(size), ""),
@@ -331,7 +342,8 @@ mod tests {
 
     #[test]
     fn pipelined_commands_get_their_replies() {
-        let asked = b"*2\r\n$3\r\nGET\r\n$6\r\ncart:1\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$7\r\n{\"a\":1}\r\n";
+        let asked =
+            b"*2\r\n$3\r\nGET\r\n$6\r\ncart:1\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$7\r\n{\"a\":1}\r\n";
         let told = b"$2\r\nhi\r\n+PONG\r\n+OK\r\n";
         let talk = recorded("redis", asked, told).split();
         assert!(talk.left_out.is_empty(), "{:?}", talk.left_out);
@@ -352,7 +364,11 @@ mod tests {
             "_\r\n",
         ] {
             assert_eq!(reply(text.as_bytes()), Ok(Some(text.len())), "{text}");
-            assert_eq!(reply(format!("{text}+next\r\n").as_bytes()), Ok(Some(text.len())), "{text}");
+            assert_eq!(
+                reply(format!("{text}+next\r\n").as_bytes()),
+                Ok(Some(text.len())),
+                "{text}"
+            );
             assert_eq!(reply(&text.as_bytes()[..text.len() - 1]), Ok(None), "{text}");
         }
         assert!(reply(b"HTTP/1.1\r\n").is_err());

@@ -21,11 +21,23 @@ pub(super) fn spread(report: &Report) -> String {
     for times in &mut series {
         times.sort_by(f64::total_cmp);
     }
-    let most = series.iter().filter_map(|times| times.last()).fold(1e-3_f64, |a, b| a.max(*b));
-    let mut svg = frame("share of answers", "time to the first byte", most, "ms", 100.0, "%");
+    let most = series
+        .iter()
+        .filter_map(|times| times.last())
+        .fold(1e-3_f64, |a, b| a.max(*b));
+    let mut svg = frame(
+        "share of answers",
+        "time to the first byte",
+        most,
+        "ms",
+        100.0,
+        "%",
+    );
     for (times, (_, colour)) in series.iter().zip(SERIES) {
         let count = times.len() as f64;
-        let points = (1..).zip(times).map(|(rank, time)| (*time / most, f64::from(rank) / count));
+        let points = (1..)
+            .zip(times)
+            .map(|(rank, time)| (*time / most, f64::from(rank) / count));
         svg += &line(points.collect(), colour);
     }
     svg + "</svg>\n"
@@ -33,7 +45,11 @@ pub(super) fn spread(report: &Report) -> String {
 
 /// The time to the first byte of each answer, by when its request was sent.
 pub(super) fn over_time(report: &Report) -> String {
-    let end = report.calls.iter().map(|call| call.due_ms).fold(1e-3_f64, f64::max);
+    let end = report
+        .calls
+        .iter()
+        .map(|call| call.due_ms)
+        .fold(1e-3_f64, f64::max);
     let all = report.calls.iter();
     let most = all
         .flat_map(|call| [call.latency_ms, call.recorded_latency_ms])
@@ -43,10 +59,16 @@ pub(super) fn over_time(report: &Report) -> String {
     for (index, (_, colour)) in SERIES.into_iter().enumerate() {
         let step = report.calls.len().div_ceil(POINTS_LIMIT).max(1);
         for call in report.calls.iter().step_by(step) {
-            let latency = if index == 0 { call.recorded_latency_ms } else { call.latency_ms };
+            let latency = if index == 0 {
+                call.recorded_latency_ms
+            } else {
+                call.latency_ms
+            };
             if let Some(latency) = latency {
                 let (x, y) = place(call.due_ms / end, latency / most);
-                svg += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\" fill=\"{colour}\" fill-opacity=\"0.6\"/>\n");
+                svg += &format!(
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\" fill=\"{colour}\" fill-opacity=\"0.6\"/>\n"
+                );
             }
         }
     }
@@ -89,7 +111,11 @@ fn frame(title: &str, of_x: &str, most_x: f64, unit_x: &str, most_y: f64, unit_y
             number(share * most_x)
         );
     }
-    svg + &format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{of_x}</text>\n", WIDTH - 10.0, HEIGHT - 2.0)
+    svg + &format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{of_x}</text>\n",
+        WIDTH - 10.0,
+        HEIGHT - 2.0
+    )
 }
 
 fn number(value: f64) -> String {

@@ -58,7 +58,12 @@ pub fn html(report: &Report) -> String {
         page += "<h2>What differs</h2>\n";
     }
     for call in report.wrong().take(SHOWN_LIMIT) {
-        let words: Vec<&str> = call.differences.iter().chain(&call.error).map(String::as_str).collect();
+        let words: Vec<&str> = call
+            .differences
+            .iter()
+            .chain(&call.error)
+            .map(String::as_str)
+            .collect();
         page += &format!(
             "<h3>{} (request {})</h3>\n<pre>{}</pre>\n",
             escaped(&call.call),

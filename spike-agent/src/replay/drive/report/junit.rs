@@ -25,7 +25,10 @@ pub fn junit(report: &Report) -> String {
             xml += &format!("><error message=\"{}\"/></testcase>\n", escaped(error));
         } else if let Some(first) = call.differences.first() {
             let all = escaped(&call.differences.join("\n"));
-            xml += &format!("><failure message=\"{}\">{all}</failure></testcase>\n", escaped(first));
+            xml += &format!(
+                "><failure message=\"{}\">{all}</failure></testcase>\n",
+                escaped(first)
+            );
         } else {
             xml += "/>\n";
         }

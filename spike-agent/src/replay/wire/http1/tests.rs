@@ -10,8 +10,10 @@ fn message(read: Read) -> Message {
 
 #[test]
 fn bodies_are_read_however_they_are_framed() {
-    let sized = message(request(b"POST /a?b=1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET"));
-    assert_eq!((sized.body.as_slice(), sized.size), (&b"abc"[..], 44));
+    let sized = message(request(
+        b"POST /a?b=1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET",
+    ));
+    assert_eq!((sized.body.as_slice(), sized.size), (&b"abc"[..], 46));
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nT: 1\r\n\r\nHTTP";
     let chunked = message(response(chunked, "GET", false));
     assert_eq!(chunked.body, b"abcd");
@@ -19,7 +21,11 @@ fn bodies_are_read_however_they_are_framed() {
     assert!(matches!(response(open, "GET", false), Read::Part(Some(_))));
     let ended = message(response(open, "GET", true));
     assert!(ended.closes && ended.body == b"rest");
-    let head = message(response(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HEAD", false));
+    let head = message(response(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+        "HEAD",
+        false,
+    ));
     assert!(head.body.is_empty() && !head.closes);
 }
 
@@ -49,7 +55,10 @@ fn a_connection_is_taken_apart_in_order() {
     let [first, second] = &talk.exchanges[..] else {
         panic!("{talk:?}")
     };
-    assert_eq!((first.label.as_str(), first.kind.as_str()), ("GET /users/7?q=a", "GET /users/{id}"));
+    assert_eq!(
+        (first.label.as_str(), first.kind.as_str()),
+        ("GET /users/7?q=a", "GET /users/{id}")
+    );
     let asked: Vec<_> = first.request.iter().collect();
     assert_eq!(
         asked,
@@ -70,7 +79,12 @@ fn a_connection_is_taken_apart_in_order() {
 
 #[test]
 fn what_is_cut_off_is_left_out_and_said() {
-    let talk = recorded("http", b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").split();
+    let talk = recorded(
+        "http",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+    )
+    .split();
     assert_eq!(talk.left_out, ["GET /: its answer was cut off"]);
     assert!(!talk.exchanges[0].whole);
     let talk = recorded("http", b"GET / HTTP/1.1\r\n", b"").split();

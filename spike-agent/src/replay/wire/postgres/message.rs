@@ -94,7 +94,10 @@ pub fn body(message: &[u8]) -> &[u8] {
 /// The text before the first NUL, and what is behind it.
 pub(super) fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
     let end = bytes.iter().position(|b| *b == 0)?;
-    Some((String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..]))
+    Some((
+        String::from_utf8_lossy(&bytes[..end]).into_owned(),
+        &bytes[end + 1..],
+    ))
 }
 
 /// The texts at the start of a message's body, up to `count`.

@@ -33,7 +33,10 @@ fn bind(values: &[&str]) -> Vec<u8> {
 
 fn row(value: &str) -> Vec<u8> {
     let length = u32::try_from(value.len()).unwrap();
-    message(b'D', &[&[0, 1][..], &length.to_be_bytes(), value.as_bytes()].concat())
+    message(
+        b'D',
+        &[&[0, 1][..], &length.to_be_bytes(), value.as_bytes()].concat(),
+    )
 }
 
 #[test]
@@ -43,8 +46,13 @@ fn simple_queries_are_found_by_their_statement() {
     let talk = recorded("postgresql", &asked, &told).split();
     assert!(talk.left_out.is_empty(), "{:?}", talk.left_out);
     assert!(talk.greeting.starts_with(b"S") && talk.greeting.len() < told.len());
-    let [query] = &talk.exchanges[..] else { panic!("{talk:?}") };
-    assert_eq!((query.label.as_str(), query.kind.as_str()), ("SELECT 1;", "query SELECT ?"));
+    let [query] = &talk.exchanges[..] else {
+        panic!("{talk:?}")
+    };
+    assert_eq!(
+        (query.label.as_str(), query.kind.as_str()),
+        ("SELECT 1;", "query SELECT ?")
+    );
     assert_eq!(query.request.get("literal.1"), Some("1"));
     assert_eq!(query.response.get("row.1.1"), Some("1"));
     assert!(query.answer.bytes().ends_with(&ready(b'I')));
@@ -67,7 +75,10 @@ fn statements_are_known_by_their_text_and_not_by_their_name() {
             begun(),
             message(b'1', b""),
             message(b't', &[0, 1, 0, 0, 0, 25]),
-            message(b'T', b"\0\x01text\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0"),
+            message(
+                b'T',
+                b"\0\x01text\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0",
+            ),
             ready(b'I'),
             message(b'2', b""),
             row("a"),
@@ -99,7 +110,15 @@ fn after_an_error_all_up_to_sync_is_passed_over() {
         message(b'Q', b"SELECT 2\0"),
     ]
     .concat();
-    let told = [begun(), error, ready(b'I'), row("2"), message(b'C', b"SELECT 1\0"), ready(b'I')].concat();
+    let told = [
+        begun(),
+        error,
+        ready(b'I'),
+        row("2"),
+        message(b'C', b"SELECT 1\0"),
+        ready(b'I'),
+    ]
+    .concat();
     let talk = recorded("postgresql", &asked, &told).split();
     let labels: Vec<_> = talk.exchanges.iter().map(|each| each.label.as_str()).collect();
     assert_eq!(labels, ["parse SELEC", "SELECT 2"]);

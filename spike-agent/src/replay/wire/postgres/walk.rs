@@ -104,14 +104,23 @@ fn asked(what: &str, text: &str, bound: Option<&Bound>) -> Asked {
     let short: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let short: String = short.chars().take(120).collect();
     Asked {
-        label: if what == "query" { short } else { format!("{what} {short}") },
+        label: if what == "query" {
+            short
+        } else {
+            format!("{what} {short}")
+        },
         kind: format!("{what} {skeleton}"),
         parts,
     }
 }
 
 fn formats(formats: &[u8]) -> String {
-    formats.iter().skip(1).step_by(2).map(|format| char::from(b'0' + (format & 1))).collect()
+    formats
+        .iter()
+        .skip(1)
+        .step_by(2)
+        .map(|format| char::from(b'0' + (format & 1)))
+        .collect()
 }
 
 /// A client's message that waits for its answer.
@@ -138,12 +147,18 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
                 at += size;
                 break;
             }
-            Ok(None) => return talk.left_out.push("a connection that was not begun to its end".to_owned()),
+            Ok(None) => {
+                return talk
+                    .left_out
+                    .push("a connection that was not begun to its end".to_owned());
+            }
             Err(why) => return talk.left_out.push(why.to_owned()),
         }
     }
     let Some(greeting_end) = greeting(server, told_at, talk) else {
-        return talk.left_out.push("a connection that the server did not take".to_owned());
+        return talk
+            .left_out
+            .push("a connection that the server did not take".to_owned());
     };
     told_at = greeting_end;
     let mut state = State::default();
@@ -151,7 +166,11 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
     while at < client.len() {
         let (kind, size) = match frame(&client[at..]) {
             Ok(Some(found)) => found,
-            Ok(None) => return talk.left_out.push("a message that was not sent to its end".to_owned()),
+            Ok(None) => {
+                return talk
+                    .left_out
+                    .push("a message that was not sent to its end".to_owned());
+            }
             Err(why) => return talk.left_out.push(why.to_owned()),
         };
         let range = at..at + size;
@@ -168,7 +187,9 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         let Some(end) = answer_end(server, told_at, kind) else {
             if !matches!(kind, b'p' | b'd' | b'c' | b'f' | b'H' | b'X') {
                 let label = open.asked.map(|asked| asked.label).unwrap_or_default();
-                return talk.left_out.push(format!("{label}: it was not answered to its end"));
+                return talk
+                    .left_out
+                    .push(format!("{label}: it was not answered to its end"));
             }
             continue;
         };
@@ -276,13 +297,17 @@ pub fn row_parts(mut bytes: &[u8]) -> Parts {
                     rest = after.get(length.unwrap_or(0)..).unwrap_or_default();
                 }
             }
-            b'C' => parts.push("done", text_of(content).trim_end_matches('\0').to_owned()),
+            b'C' => parts.push("done", text(content).map_or_else(String::new, |(tag, _)| tag)),
             b'E' => {
                 let mut fields = content;
                 while let Some((field, rest)) = fields.split_first().filter(|(field, _)| **field != 0) {
                     let Some((value, rest)) = text(rest) else { break };
                     if matches!(field, b'C' | b'M') {
-                        let name = if *field == b'C' { "error.code" } else { "error.message" };
+                        let name = if *field == b'C' {
+                            "error.code"
+                        } else {
+                            "error.message"
+                        };
                         parts.push(name, value);
                     }
                     fields = rest;
