@@ -165,6 +165,7 @@ mod tests {
             "spike record show a.spike --connections --json",
             "spike record grep -i pattern a.spike",
             "spike record export a.spike --har -o a.har",
+            "spike record import a.har -o b.spike --redact none",
             "spike cleanup --check",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
