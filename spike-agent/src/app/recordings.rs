@@ -35,7 +35,12 @@ struct Running {
 }
 
 impl Recordings {
-    pub(super) fn new(kernel: Arc<Kernel>, services: Arc<Services>, calls: Arc<Calls>, directory: PathBuf) -> Arc<Self> {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        services: Arc<Services>,
+        calls: Arc<Calls>,
+        directory: PathBuf,
+    ) -> Arc<Self> {
         Arc::new(Self {
             kernel,
             services,
@@ -85,7 +90,10 @@ impl Recordings {
     /// What the kernel must send this way.
     pub(super) fn selectors(&self) -> Vec<Arc<Selector>> {
         let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
-        running.iter().map(|running| Arc::clone(&running.selector)).collect()
+        running
+            .iter()
+            .map(|running| Arc::clone(&running.selector))
+            .collect()
     }
 
     /// Ends all of them.
@@ -102,7 +110,10 @@ impl Recordings {
     fn own_path(&self) -> Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt;
         let directory = &self.directory;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
         made.with_context(|| format!("make {}", directory.display()))?;
         let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         Ok(directory.join(format!("{}.spike", now.replace(':', "-"))))
@@ -123,9 +134,13 @@ impl Recordings {
         let service = |task| self.services.of(&task).name.clone();
         let short = |exe: &str| exe.rsplit('/').next().unwrap_or(exe).to_owned();
         let host = flow.and_then(|flow| self.host(flow.edge));
-        let callee = self.kernel.service(&ServiceKey::new(netns_cookie, destination.into()));
+        let callee = self
+            .kernel
+            .service(&ServiceKey::new(netns_cookie, destination.into()));
         let callee = callee.map(service).filter(|name| !name.is_empty());
-        let named = flow.map(|flow| service(flow.task)).filter(|name| !name.is_empty());
+        let named = flow
+            .map(|flow| service(flow.task))
+            .filter(|name| !name.is_empty());
         NewConnection {
             opened_ns: 0,
             transport: "tcp".to_owned(),
@@ -182,8 +197,14 @@ struct Tapped(Connection);
 
 impl Recorder for Tapped {
     fn bytes(&self, way: Direction, at: Instant, bytes: &[u8]) -> Option<BoxFuture<'static, ()>> {
-        let from = if way == Direction::Request { Side::Client } else { Side::Server };
-        self.0.bytes(from, at, bytes).map(|wait| wait as BoxFuture<'static, ()>)
+        let from = if way == Direction::Request {
+            Side::Client
+        } else {
+            Side::Server
+        };
+        self.0
+            .bytes(from, at, bytes)
+            .map(|wait| wait as BoxFuture<'static, ()>)
     }
 
     fn ended(&self, at: Instant, is_reset: bool) {

@@ -197,7 +197,12 @@ impl Scope {
                     from: within(record.from.clone()),
                     ..record
                 };
-                Some(self.client.post::<RecordingView>("/v1/recordings", &request).await?.id)
+                Some(
+                    self.client
+                        .post::<RecordingView>("/v1/recordings", &request)
+                        .await?
+                        .id,
+                )
             }
             None => None,
         };

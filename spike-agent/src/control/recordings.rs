@@ -1,10 +1,8 @@
 //! The recordings that run, and the last that ended.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use super::{Control, ControlError};
@@ -41,7 +39,12 @@ impl Control {
             let message = "only root may say where the agent writes; leave it out, and the agent keeps the file in its own directory";
             return Err(FieldError::new("output", message).into());
         }
-        let running = self.recordings.lock().iter().filter(|entry| !entry.live.is_stopping()).count();
+        let running = self
+            .recordings
+            .lock()
+            .iter()
+            .filter(|entry| !entry.live.is_stopping())
+            .count();
         if running >= MAX_RUNNING {
             return Err(ControlError::Unavailable(format!(
                 "{MAX_RUNNING} recordings run, and no more can; stop one first"
@@ -93,7 +96,10 @@ impl Control {
 
     async fn recording_stop_where(&self, is_chosen: impl Fn(&Entry) -> bool) {
         let entries = self.recordings.lock().clone();
-        for entry in entries.iter().filter(|entry| is_chosen(entry) && !entry.live.is_stopping()) {
+        for entry in entries
+            .iter()
+            .filter(|entry| is_chosen(entry) && !entry.live.is_stopping())
+        {
             if let Err(error) = self.recording_end(entry).await {
                 tracing::warn!(recording = entry.id, "stop the recording: {error}");
             }

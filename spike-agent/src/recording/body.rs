@@ -16,7 +16,11 @@ pub enum Framing {
 impl Framing {
     /// By the names and values of a head's fields (RFC 9112 section 6.3).
     pub fn of<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>, is_response: bool) -> Self {
-        let mut framing = if is_response { Self::ToTheEnd } else { Self::Nothing };
+        let mut framing = if is_response {
+            Self::ToTheEnd
+        } else {
+            Self::Nothing
+        };
         for (name, value) in fields {
             let value = String::from_utf8_lossy(value);
             if name.eq_ignore_ascii_case("transfer-encoding") {
@@ -78,9 +82,15 @@ mod tests {
         assert_eq!(of("Content-Length", "3").content(b"abcdef").unwrap(), b"abc");
         assert_eq!(of("content-length", "9").content(b"abc"), None);
         let chunked = of("Transfer-Encoding", "gzip, chunked");
-        assert_eq!(chunked.content(b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n").unwrap(), b"abcde");
+        assert_eq!(
+            chunked.content(b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n").unwrap(),
+            b"abcde"
+        );
         assert_eq!(chunked.content(b"3\r\nabc\r\n2\r\nd"), None);
         assert_eq!(of("x", "y").content(b"abc").unwrap(), b"abc");
-        assert_eq!(Framing::of([("x", &b"y"[..])].into_iter(), false), Framing::Nothing);
+        assert_eq!(
+            Framing::of([("x", &b"y"[..])].into_iter(), false),
+            Framing::Nothing
+        );
     }
 }

@@ -12,7 +12,10 @@ use crate::protocol::{Call, ProtocolName};
 /// The fields of a call from the first bytes of its request and its response; `null` for what is not decoded so far.
 pub(super) fn read(call: &Call, request: &[u8], response: &[u8]) -> (Value, Value) {
     match (call.protocol, call.place.id) {
-        (ProtocolName::Http1, _) => (http1::request(request), http1::response(response, &call.operation)),
+        (ProtocolName::Http1, _) => (
+            http1::request(request),
+            http1::response(response, &call.operation),
+        ),
         (ProtocolName::Http2 | ProtocolName::Grpc, Some(stream)) => {
             let stream = u32::try_from(stream).unwrap_or(0);
             (http2::message(request, stream), http2::message(response, stream))

@@ -1,9 +1,6 @@
 //! HTTP calls of a recording as requests and responses, with their content.
 
-use super::{
-    ConnectionRow, NewCall, Reader, RecordingError,
-    body::Framing, http2,
-};
+use super::{ConnectionRow, NewCall, Reader, RecordingError, body::Framing, http2};
 
 /// More fields are not read.
 const FIELDS_LIMIT: usize = 128;
@@ -174,7 +171,10 @@ impl Response {
 
 fn texts(fields: &http2::Fields) -> Vec<(String, String)> {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    fields.iter().map(|(name, value)| (text(name), text(value))).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
 }
 
 fn pairs<'a>(fields: &'a [httparse::Header<'a>]) -> impl Iterator<Item = (&'a str, &'a [u8])> {

@@ -156,7 +156,10 @@ pub fn message(bytes: &[u8], stream: u32) -> Message {
         if frame.stream != stream {
             continue;
         }
-        let content = frame.content(payload).map(|range| &payload[range]).unwrap_or_default();
+        let content = frame
+            .content(payload)
+            .map(|range| &payload[range])
+            .unwrap_or_default();
         match frame.kind {
             DATA => message.body.extend_from_slice(content),
             HEADERS => block = Some(content.to_vec()),
@@ -167,7 +170,9 @@ pub fn message(bytes: &[u8], stream: u32) -> Message {
             }
             _ => continue,
         }
-        if frame.kind != DATA && frame.flags & END_HEADERS != 0 && !is_cut
+        if frame.kind != DATA
+            && frame.flags & END_HEADERS != 0
+            && !is_cut
             && let Some(block) = block.take()
             && let Ok(fields) = Decoder::new().decode(&block)
         {
@@ -199,14 +204,25 @@ mod tests {
         write_headers(3, false, &encode(&fields), &mut bytes);
         write_headers(5, true, &encode(&fields[..1]), &mut bytes);
         for (flags, text) in [(PADDED, &b"\x02ab\0\0"[..]), (END_STREAM, b"c")] {
-            let frame = Frame { length: text.len(), kind: DATA, flags, stream: 3 };
+            let frame = Frame {
+                length: text.len(),
+                kind: DATA,
+                flags,
+                stream: 3,
+            };
             frame.write(&mut bytes);
             bytes.extend_from_slice(text);
         }
         let read = message(&bytes, 3);
-        assert_eq!((read.blocks, &*read.body, read.ends), (vec![fields.clone()], &b"abc"[..], true));
+        assert_eq!(
+            (read.blocks, &*read.body, read.ends),
+            (vec![fields.clone()], &b"abc"[..], true)
+        );
         let read = message(&bytes, 5);
-        assert_eq!((read.blocks[0].len(), read.body.is_empty(), read.ends), (1, true, true));
+        assert_eq!(
+            (read.blocks[0].len(), read.body.is_empty(), read.ends),
+            (1, true, true)
+        );
         assert!(message(&bytes[..60], 3).blocks.is_empty());
     }
 }

@@ -3,11 +3,7 @@
 mod har;
 mod packets;
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeMap, path::Path, sync::atomic::Ordering};
 
 use super::{
     About, NewConnection, RecordingError, Redaction, Writer,
@@ -99,7 +95,14 @@ impl Importer {
         Ok(id)
     }
 
-    fn bytes(&mut self, id: u64, from: Side, at_ns: u64, missing: u64, bytes: &[u8]) -> Result<(), ImportError> {
+    fn bytes(
+        &mut self,
+        id: u64,
+        from: Side,
+        at_ns: u64,
+        missing: u64,
+        bytes: &[u8],
+    ) -> Result<(), ImportError> {
         if let (Some(writer), Some(carried)) = (&mut self.writer, self.open.get_mut(&id)) {
             carried.missing(from, at_ns, missing, writer)?;
             if !bytes.is_empty() {

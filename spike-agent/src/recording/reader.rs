@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::{
-    About, CallRow, Chunk, ConnectionRow, FORMAT, HowEnded, Loss, NameRow, NewCall, NewConnection, RecordingError, chunks,
+    About, CallRow, Chunk, ConnectionRow, FORMAT, HowEnded, Loss, NameRow, NewCall, NewConnection,
+    RecordingError, chunks,
     schema::APPLICATION,
     writer::{database_error, number},
 };
@@ -62,12 +63,17 @@ impl Reader {
     }
 
     fn check(mut self, is_short: bool) -> Result<Self> {
-        let pragma = |name| self.database.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pragma = |name| {
+            self.database
+                .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+        };
         let short = || RecordingError::Damaged {
             path: self.path.clone(),
-            why: "it is shorter than it says of itself; was it copied whole, with the -wal file beside it?".to_owned(),
+            why: "it is shorter than it says of itself; was it copied whole, with the -wal file beside it?"
+                .to_owned(),
         };
-        let application = pragma("application_id").map_err(|error| if is_short { short() } else { self.damaged(&error) })?;
+        let application = pragma("application_id")
+            .map_err(|error| if is_short { short() } else { self.damaged(&error) })?;
         if application != APPLICATION {
             return Err(self.foreign("it is an SQLite file of another program"));
         }
@@ -194,7 +200,9 @@ impl Reader {
     /// # Errors
     /// When the file cannot be read.
     pub fn call(&self, id: i64) -> Result<Option<CallRow>> {
-        let calls = self.database.prepare_cached("SELECT connection FROM call WHERE id = ?1");
+        let calls = self
+            .database
+            .prepare_cached("SELECT connection FROM call WHERE id = ?1");
         let connection = calls.and_then(|mut select| select.query_row([id], |row| row.get(0)).optional());
         let connection: Option<i64> = connection.map_err(database_error(&self.path, "read"))?;
         if connection.is_none() {
@@ -297,7 +305,9 @@ impl Reader {
         mut each: impl FnMut(i64, Side, Chunk) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         // The bytes are fetched one by one: sorting them would take as much memory as the file.
-        let rows = self.all("SELECT rowid FROM chunk ORDER BY at_ns, rowid", [], |row| row.get::<_, i64>(0))?;
+        let rows = self.all("SELECT rowid FROM chunk ORDER BY at_ns, rowid", [], |row| {
+            row.get::<_, i64>(0)
+        })?;
         for id in rows {
             let sql = "SELECT connection, side, position, at_ns, bytes FROM chunk WHERE rowid = ?1";
             let read = || -> rusqlite::Result<(i64, Side, Chunk)> {

@@ -4,10 +4,11 @@
 //! bytes of a connection as they come, in pieces of any size, and gives out what may be kept: at once where each byte can
 //! be decided by what was before it, else once the message is whole.
 
+mod coded;
 mod form;
+mod held;
 mod http1;
 mod http2;
-mod held;
 mod json;
 mod mysql;
 mod postgres;
@@ -53,6 +54,11 @@ impl Found {
         (self.side, self.base) = (Some(side), position);
     }
 
+    /// Nothing was found.
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// A secret at `offset` from there.
     fn note(&mut self, offset: usize, kind: &str, name: &[u8]) {
         let Some(side) = self.side else { return };
@@ -67,7 +73,12 @@ impl Found {
     }
 
     /// Takes out those within the ranges of a call, each once, and forgets older ones.
-    pub(super) fn of_call(&mut self, from: Side, request: &std::ops::Range<u64>, response: &std::ops::Range<u64>) -> Vec<String> {
+    pub(super) fn of_call(
+        &mut self,
+        from: Side,
+        request: &std::ops::Range<u64>,
+        response: &std::ops::Range<u64>,
+    ) -> Vec<String> {
         let mut names = Vec::new();
         self.list.retain(|finding| {
             let range = if finding.side == from { request } else { response };

@@ -44,8 +44,17 @@ async fn what_is_recorded_is_read_again() {
     exchange("lo", Side::Server);
     exchange("GET /b HTTP/1.1\r\nHost: shop\r\n\r\n", Side::Client);
     web.ended(Instant::now(), true);
-    let raw = live.open(Instant::now(), NewConnection { server: "10.0.0.1:9".to_owned(), ..connection() });
-    assert!(raw.bytes(Side::Client, Instant::now(), b"\x00\x01password=x\xff").is_none());
+    let raw = live.open(
+        Instant::now(),
+        NewConnection {
+            server: "10.0.0.1:9".to_owned(),
+            ..connection()
+        },
+    );
+    assert!(
+        raw.bytes(Side::Client, Instant::now(), b"\x00\x01password=x\xff")
+            .is_none()
+    );
     live.name(Instant::now(), "shop.test", "A", "127.0.0.1");
     stop(&live).await;
 
@@ -53,12 +62,20 @@ async fn what_is_recorded_is_read_again() {
     reader.verify().unwrap();
     assert_eq!(reader.about().redaction, ["default"]);
     assert!(reader.about().ended_unix_ns.unwrap() >= reader.about().started_unix_ns);
-    let [first, second] = &reader.connections().unwrap()[..] else { panic!() };
-    assert_eq!((first.protocol.as_deref(), first.ended), (Some("http"), HowEnded::Reset));
+    let [first, second] = &reader.connections().unwrap()[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (first.protocol.as_deref(), first.ended),
+        (Some("http"), HowEnded::Reset)
+    );
     assert_eq!((second.protocol.as_deref(), second.ended), (None, HowEnded::Open));
     assert_eq!(first.opened.host.as_deref(), Some("shop.test"));
     let chunks = reader.chunks(first.id, Side::Client).unwrap();
-    let cut: Vec<(u64, &[u8])> = chunks.iter().map(|chunk| (chunk.position, &*chunk.bytes)).collect();
+    let cut: Vec<(u64, &[u8])> = chunks
+        .iter()
+        .map(|chunk| (chunk.position, &*chunk.bytes))
+        .collect();
     assert_eq!(
         cut,
         [
@@ -69,13 +86,30 @@ async fn what_is_recorded_is_read_again() {
     );
     let calls = reader.calls(&CallFilter::default()).unwrap();
     let [a, b] = &calls[..] else { panic!("{calls:?}") };
-    assert_eq!(reader.request_bytes(&a.call).unwrap(), b"GET /a?token=*** HTTP/1.1\r\nHost: shop\r\n\r\n");
-    assert!(reader.response_bytes(&a.call).unwrap().ends_with(b"\r\n\r\nhello"));
+    assert_eq!(
+        reader.request_bytes(&a.call).unwrap(),
+        b"GET /a?token=*** HTTP/1.1\r\nHost: shop\r\n\r\n"
+    );
+    assert!(
+        reader
+            .response_bytes(&a.call)
+            .unwrap()
+            .ends_with(b"\r\n\r\nhello")
+    );
     assert_eq!(a.call.redactions, ["query token"]);
     assert_eq!(a.call.request["target"], "/a?token=***");
-    assert_eq!((&a.call.response["status"], &a.call.response["body"]), (&200.into(), &"hello".into()));
-    assert_eq!((a.sequence, b.sequence, b.call.complete, b.call.failed), (0, 1, false, true));
-    assert_eq!(reader.chunks(second.id, Side::Client).unwrap()[0].bytes, b"\x00\x01password=x\xff");
+    assert_eq!(
+        (&a.call.response["status"], &a.call.response["body"]),
+        (&200.into(), &"hello".into())
+    );
+    assert_eq!(
+        (a.sequence, b.sequence, b.call.complete, b.call.failed),
+        (0, 1, false, true)
+    );
+    assert_eq!(
+        reader.chunks(second.id, Side::Client).unwrap()[0].bytes,
+        b"\x00\x01password=x\xff"
+    );
     assert_eq!(reader.names().unwrap()[0].answer, "127.0.0.1");
     assert!(reader.losses().unwrap().is_empty());
     assert!(!directory.path().join("a.spike-wal").exists(), "it is one file");
@@ -87,7 +121,10 @@ async fn what_was_taken_is_committed_within_a_second() {
     let path = directory.path().join("a.spike");
     let live = Live::start(&path, Options::default()).unwrap();
     let web = live.open(Instant::now(), connection());
-    assert!(web.bytes(Side::Client, Instant::now(), b"GET / HTTP/1.1\r\n").is_none());
+    assert!(
+        web.bytes(Side::Client, Instant::now(), b"GET / HTTP/1.1\r\n")
+            .is_none()
+    );
     let slow = live.open(Instant::now(), connection());
     assert!(slow.bytes(Side::Client, Instant::now(), b"GE").is_none());
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -101,7 +138,10 @@ async fn what_was_taken_is_committed_within_a_second() {
         let reader = Reader::open(path).unwrap();
         reader.verify().unwrap();
         assert_eq!(reader.about().ended_unix_ns, None);
-        assert_eq!(reader.chunks(1, Side::Client).unwrap()[0].bytes, b"GET / HTTP/1.1\r\n");
+        assert_eq!(
+            reader.chunks(1, Side::Client).unwrap()[0].bytes,
+            b"GET / HTTP/1.1\r\n"
+        );
         assert_eq!(reader.chunks(2, Side::Client).unwrap()[0].bytes, b"GE");
     }
     stop(&live).await;
@@ -113,7 +153,10 @@ async fn what_does_not_fit_is_counted_or_waited_for() {
     let piece = vec![7; 64 << 10];
     for backpressure in [false, true] {
         let path = directory.path().join(format!("{backpressure}.spike"));
-        let options = Options { backpressure, ..Options::default() };
+        let options = Options {
+            backpressure,
+            ..Options::default()
+        };
         let live = Live::start(&path, options).unwrap();
         let raw = live.open(Instant::now(), connection());
         let mut waited = 0;
@@ -131,12 +174,21 @@ async fn what_does_not_fit_is_counted_or_waited_for() {
         let (bytes, lost) = (get(&counts.bytes), get(&counts.lost_bytes));
         assert_eq!(bytes + lost, 4096 * piece.len() as u64);
         let reader = Reader::open(&path).unwrap();
-        assert_eq!(reader.connections().unwrap()[0].sent, [0, 4096 * piece.len() as u64]);
+        assert_eq!(
+            reader.connections().unwrap()[0].sent,
+            [0, 4096 * piece.len() as u64]
+        );
         if backpressure {
             assert!(waited > 0 && lost == 0);
         } else {
             assert_eq!(waited, 0);
-            let told: u64 = reader.losses().unwrap().iter().filter(|loss| loss.connection.is_none()).map(|loss| loss.bytes).sum();
+            let told: u64 = reader
+                .losses()
+                .unwrap()
+                .iter()
+                .filter(|loss| loss.connection.is_none())
+                .map(|loss| loss.bytes)
+                .sum();
             assert_eq!(told, lost);
         }
     }
@@ -146,12 +198,19 @@ async fn what_does_not_fit_is_counted_or_waited_for() {
 async fn a_body_beyond_the_limit_is_cut_and_its_call_still_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.spike");
-    let options = Options { body_limit: Some(100), ..Options::default() };
+    let options = Options {
+        body_limit: Some(100),
+        ..Options::default()
+    };
     let live = Live::start(&path, options).unwrap();
     let web = live.open(Instant::now(), connection());
     for _ in 0..2 {
         web.bytes(Side::Client, Instant::now(), b"GET / HTTP/1.1\r\n\r\n");
-        web.bytes(Side::Server, Instant::now(), b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+        web.bytes(
+            Side::Server,
+            Instant::now(),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+        );
         web.bytes(Side::Server, Instant::now(), &[b'x'; 1000]);
     }
     web.ended(Instant::now(), false);
@@ -177,15 +236,30 @@ fn what_is_no_recording_is_told_apart() {
     assert!(error("empty").ends_with("it is empty"));
     fs::write(at("text"), "a".repeat(5000)).unwrap();
     assert!(error("text").ends_with("it is no SQLite file"));
-    rusqlite::Connection::open(at("other")).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
+    rusqlite::Connection::open(at("other"))
+        .unwrap()
+        .execute_batch("CREATE TABLE a (b)")
+        .unwrap();
     assert!(error("other").contains("another program"));
-    assert!(matches!(Reader::open(directory.path()).unwrap_err(), RecordingError::Foreign { .. }));
+    assert!(matches!(
+        Reader::open(directory.path()).unwrap_err(),
+        RecordingError::Foreign { .. }
+    ));
 
     let mut writer = Writer::create(&at("good"), &About::default()).unwrap();
-    assert!(Writer::create(&at("good"), &About::default()).unwrap_err().to_string().contains("exists"));
+    assert!(
+        Writer::create(&at("good"), &About::default())
+            .unwrap_err()
+            .to_string()
+            .contains("exists")
+    );
     let id = writer.add_connection(&connection()).unwrap();
     for position in 0..100 {
-        let chunk = Chunk { position: position * 10_000, at_ns: 1, bytes: vec![1; 10_000] };
+        let chunk = Chunk {
+            position: position * 10_000,
+            at_ns: 1,
+            bytes: vec![1; 10_000],
+        };
         writer.add_chunk(id, Side::Client, &chunk).unwrap();
     }
     writer.finish(7).unwrap();
@@ -194,7 +268,10 @@ fn what_is_no_recording_is_told_apart() {
     for length in [whole.len() / 2, whole.len() - 1, 20_000, 90] {
         fs::write(at("cut"), &whole[..length]).unwrap();
         let error = error("cut");
-        assert!(error.contains("shorter than it says") || error.ends_with("it is too short"), "{error}");
+        assert!(
+            error.contains("shorter than it says") || error.ends_with("it is too short"),
+            "{error}"
+        );
     }
     let mut writer = Writer::append(&at("good")).unwrap();
     let id = writer.add_connection(&connection()).unwrap();
@@ -203,7 +280,10 @@ fn what_is_no_recording_is_told_apart() {
     let database = rusqlite::Connection::open(at("good")).unwrap();
     database.pragma_update(None, "user_version", FORMAT + 1).unwrap();
     drop(database);
-    assert!(matches!(Reader::open(&at("good")).unwrap_err(), RecordingError::Newer { format: 2, .. }));
+    assert!(matches!(
+        Reader::open(&at("good")).unwrap_err(),
+        RecordingError::Newer { format: 2, .. }
+    ));
 }
 
 #[test]
@@ -213,12 +293,23 @@ fn a_part_of_what_was_sent_is_found() {
     let mut writer = Writer::create(&path, &About::default()).unwrap();
     let id = writer.add_connection(&connection()).unwrap();
     for (position, bytes) in [(0, "abc"), (3, "def"), (10, "klm")] {
-        let chunk = Chunk { position, at_ns: position, bytes: bytes.into() };
+        let chunk = Chunk {
+            position,
+            at_ns: position,
+            bytes: bytes.into(),
+        };
         writer.add_chunk(id, Side::Server, &chunk).unwrap();
     }
     writer.finish(1).unwrap();
     let reader = Reader::open(&path).unwrap();
-    for (range, expected) in [(0..100, "abcdefklm"), (1..5, "bcde"), (4..11, "efk"), (6..10, ""), (3..3, ""), (12..13, "m")] {
+    for (range, expected) in [
+        (0..100, "abcdefklm"),
+        (1..5, "bcde"),
+        (4..11, "efk"),
+        (6..10, ""),
+        (3..3, ""),
+        (12..13, "m"),
+    ] {
         let chunks = reader.chunks_in(id, Side::Server, range.clone()).unwrap();
         assert!(chunks.iter().all(|chunk| chunk.position >= range.start));
         let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.bytes).collect();

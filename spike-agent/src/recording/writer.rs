@@ -159,7 +159,13 @@ impl Writer {
                 bytes,
             } = chunk;
             insert
-                .execute(params![connection, number(from), int(*position), int(*at_ns), bytes])
+                .execute(params![
+                    connection,
+                    number(from),
+                    int(*position),
+                    int(*at_ns),
+                    bytes
+                ])
                 .map(drop)
         })
     }

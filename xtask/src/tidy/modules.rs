@@ -36,7 +36,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
+            "model",
+            "kernel",
+            "fault",
+            "bus",
+            "identity",
+            "proxy",
+            "capture",
+            "topology",
+            "export",
+            "audit",
             "recording",
         ],
     ),

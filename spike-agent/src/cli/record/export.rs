@@ -52,7 +52,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
                 .truncate(true)
                 .mode(0o600)
                 .open(path);
-            Box::new(BufWriter::new(file.with_context(|| format!("make {}", path.display()))?))
+            Box::new(BufWriter::new(
+                file.with_context(|| format!("make {}", path.display()))?,
+            ))
         }
         None => Box::new(BufWriter::new(io::stdout().lock())),
     };

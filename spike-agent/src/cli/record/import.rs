@@ -30,7 +30,9 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let file = File::open(&args.file).with_context(|| format!("open {shown}"))?;
     let from = args.file.to_string_lossy();
     // A HAR is JSON, with or without a byte order mark; captures begin with numbers of their own.
-    let text = start[..length].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start[..length]);
+    let text = start[..length]
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(&start[..length]);
     let imported = match text.trim_ascii_start().first() {
         Some(b'{') => import::har(file, &from, &args.output, rules),
         Some(_) => import::packets(file, &from, &args.output, rules),

@@ -67,7 +67,10 @@ pub(super) async fn stop(args: StopArgs) -> Result<()> {
     }
     let mut stopped = Vec::new();
     for id in &ids {
-        let view: RecordingView = args.client.post(&format!("/v1/recordings/{id}/stop"), &()).await?;
+        let view: RecordingView = args
+            .client
+            .post(&format!("/v1/recordings/{id}/stop"), &())
+            .await?;
         note(summary(&view));
         stopped.push(view);
     }

@@ -69,7 +69,12 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         ]);
         for loss in losses {
             let connection = loss.connection.map(|id| id.to_string()).unwrap_or_default();
-            table.row([connection, loss.count.to_string(), human::bytes(loss.bytes), loss.why]);
+            table.row([
+                connection,
+                loss.count.to_string(),
+                human::bytes(loss.bytes),
+                loss.why,
+            ]);
         }
         return print(table);
     }
@@ -186,21 +191,29 @@ fn show_connections(reader: &Reader, connections: &[ConnectionRow], json: bool) 
     print(table)?;
     let names = reader.names()?;
     if !names.is_empty() {
-        let names: Vec<String> = names.iter().map(|row| format!("{} {}", row.name, row.answer)).collect();
+        let names: Vec<String> = names
+            .iter()
+            .map(|row| format!("{} {}", row.name, row.answer))
+            .collect();
         note(format_args!("names: {}", names.join(", ")));
     }
     Ok(())
 }
 
 fn one(reader: &Reader, id: i64, json: bool) -> Result<()> {
-    let row = reader.call(id)?.with_context(|| format!("there is no call {id}"))?;
+    let row = reader
+        .call(id)?
+        .with_context(|| format!("there is no call {id}"))?;
     if json {
         let connections = reader.connections()?;
         let connection = connections.iter().find(|other| other.id == row.call.connection);
         return print_json(&export::value(&row, connection));
     }
     let mut out = stdout().lock();
-    for bytes in [reader.request_bytes(&row.call)?, reader.response_bytes(&row.call)?] {
+    for bytes in [
+        reader.request_bytes(&row.call)?,
+        reader.response_bytes(&row.call)?,
+    ] {
         out.write_all(&bytes)?;
         if !bytes.ends_with(b"\n") {
             out.write_all(b"\n")?;

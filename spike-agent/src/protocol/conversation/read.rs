@@ -163,7 +163,8 @@ impl Conversation {
     fn take(&mut self, side: Side, count: u64) -> u64 {
         let stream = &mut self.streams[side as usize];
         if let Some(part) = stream.part {
-            self.calls.count(part, count, stream.place().saturating_add(count));
+            self.calls
+                .count(part, count, stream.place().saturating_add(count));
         }
         stream.consume(count)
     }
@@ -172,7 +173,8 @@ impl Conversation {
     pub(super) fn pass(&mut self, side: Side, count: u64, at: u64) {
         let stream = &mut self.streams[side as usize];
         if let Some(part) = stream.part {
-            self.calls.count(part, count, stream.place().saturating_add(count));
+            self.calls
+                .count(part, count, stream.place().saturating_add(count));
         }
         stream.pass(at, count);
     }

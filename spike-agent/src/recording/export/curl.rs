@@ -39,7 +39,14 @@ pub fn curl(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportError
             let body = match str::from_utf8(&request.body) {
                 Ok(text) if !text.contains('\0') => quoted(text),
                 // As bash reads it.
-                _ => format!("$'{}'", request.body.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>()),
+                _ => format!(
+                    "$'{}'",
+                    request
+                        .body
+                        .iter()
+                        .map(|byte| format!("\\x{byte:02x}"))
+                        .collect::<String>()
+                ),
             };
             let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
             let url = quoted(&exchange.url(connection));

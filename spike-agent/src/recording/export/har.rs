@@ -22,7 +22,10 @@ pub fn har(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportError>
     let connections = by_id(reader)?;
     let creator = json!({"name": "Spike", "version": env!("CARGO_PKG_VERSION")});
     // An entry at a time, since a body may be large.
-    write!(out, "{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},\"pages\":[],\"entries\":[")?;
+    write!(
+        out,
+        "{{\"log\":{{\"version\":\"1.2\",\"creator\":{creator},\"pages\":[],\"entries\":["
+    )?;
     let mut written = Written::default();
     reader.each_call(&CallFilter::default(), |row| {
         let connection = connections.get(&row.call.connection);
@@ -52,7 +55,10 @@ fn entry(started_unix_ns: u64, call: &NewCall, connection: &ConnectionRow, excha
         millis(first.max(sent), call.ended_ns),
     );
     let opened = &connection.opened;
-    let address = opened.server.rsplit_once(':').map_or(&*opened.server, |(address, _)| address);
+    let address = opened
+        .server
+        .rsplit_once(':')
+        .map_or(&*opened.server, |(address, _)| address);
     json!({
         "startedDateTime": humantime::format_rfc3339_millis(started).to_string(),
         "time": send + wait + receive,
@@ -69,7 +75,11 @@ fn entry(started_unix_ns: u64, call: &NewCall, connection: &ConnectionRow, excha
 fn request(request: &Request, url: &str) -> Value {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let decoded = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
     let pairs = pairs.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         json!({"name": decoded(name), "value": decoded(value)})
@@ -137,11 +147,20 @@ fn headers(fields: &[(String, String)]) -> Value {
 
 /// The first of a `Set-Cookie`, or all of a `Cookie`.
 fn cookies(value: Option<&str>) -> Value {
-    const ATTRIBUTES: [&str; 7] = ["path", "domain", "expires", "max-age", "samesite", "secure", "httponly"];
-    let pairs = value.unwrap_or_default().split(';').filter_map(|pair| pair.split_once('='));
+    const ATTRIBUTES: [&str; 7] = [
+        "path", "domain", "expires", "max-age", "samesite", "secure", "httponly",
+    ];
+    let pairs = value
+        .unwrap_or_default()
+        .split(';')
+        .filter_map(|pair| pair.split_once('='));
     let pairs = pairs.map(|(name, value)| (name.trim(), value.trim()));
     pairs
-        .filter(|(name, _)| !ATTRIBUTES.iter().any(|attribute| name.eq_ignore_ascii_case(attribute)))
+        .filter(|(name, _)| {
+            !ATTRIBUTES
+                .iter()
+                .any(|attribute| name.eq_ignore_ascii_case(attribute))
+        })
         .map(|(name, value)| json!({"name": name, "value": value}))
         .collect()
 }

@@ -78,13 +78,28 @@ pub fn pcapng(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportErr
         };
         let same_family = client.ip().to_canonical().is_ipv4() == server.ip().to_canonical().is_ipv4();
         // A caller whose own address is not known in the family of the server's.
-        let client = if same_family { client } else { SocketAddr::new(loopback(server.ip()), client.port()) };
+        let client = if same_family {
+            client
+        } else {
+            SocketAddr::new(loopback(server.ip()), client.port())
+        };
         let comment = format!("{} -> {}", row.opened.caller, row.opened.callee);
         let ends = [client, server];
-        flows.insert(row.id, Flow { row, ends, sent: [0; 2], comment });
+        flows.insert(
+            row.id,
+            Flow {
+                row,
+                ends,
+                sent: [0; 2],
+                comment,
+            },
+        );
         written.calls += 1;
     }
-    let mut opened: Vec<(u64, i64)> = flows.values().map(|flow| (flow.row.opened.opened_ns, flow.row.id)).collect();
+    let mut opened: Vec<(u64, i64)> = flows
+        .values()
+        .map(|flow| (flow.row.opened.opened_ns, flow.row.id))
+        .collect();
     opened.sort_unstable();
     let mut closed: Vec<(u64, i64)> = flows
         .values()
@@ -160,9 +175,12 @@ impl Flow<'_> {
             Side::Server => [self.ends[1], self.ends[0]],
         };
         // The SYN takes the number before the first byte's.
-        let number = |side: Side| (self.sent[side as usize] as u32).wrapping_add(u32::from(mark != Mark::Syn));
+        let number =
+            |side: Side| (self.sent[side as usize] as u32).wrapping_add(u32::from(mark != Mark::Syn));
         let ip = match (source.ip().to_canonical(), destination.ip().to_canonical()) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => PacketBuilder::ipv4(source.octets(), destination.octets(), 64),
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+            }
             (source, destination) => PacketBuilder::ipv6(octets6(source), octets6(destination), 64),
         };
         let mut tcp = ip.tcp(source.port(), destination.port(), number(from), WINDOW);

@@ -34,7 +34,11 @@ pub(super) fn response(mut bytes: &[u8], operation: &str) -> Value {
             return Value::Null;
         };
         // An interim one: the final one follows.
-        if head.code.is_some_and(|code| (100..200).contains(&code) && code != 101) && size < bytes.len() {
+        if head
+            .code
+            .is_some_and(|code| (100..200).contains(&code) && code != 101)
+            && size < bytes.len()
+        {
             bytes = &bytes[size..];
             continue;
         }

@@ -25,13 +25,18 @@ pub(super) fn message(bytes: &[u8], stream: u32) -> Value {
         };
         let text = String::from_utf8_lossy(value);
         let number = text.parse::<u16>().ok().filter(|_| shown == "status");
-        map.insert(shown.to_owned(), number.map_or_else(|| json!(text), |number| json!(number)));
+        map.insert(
+            shown.to_owned(),
+            number.map_or_else(|| json!(text), |number| json!(number)),
+        );
     }
     map.insert("headers".to_owned(), pairs(first));
     if let Some(trailers) = message.blocks.get(1) {
         map.insert("trailers".to_owned(), pairs(trailers));
     }
-    if message.ends && !message.body.is_empty() && message.body.len() <= BODY_LIMIT
+    if message.ends
+        && !message.body.is_empty()
+        && message.body.len() <= BODY_LIMIT
         && let Ok(text) = String::from_utf8(message.body)
         && !text.contains('\0')
     {

@@ -34,7 +34,11 @@ pub(super) fn request(bytes: &[u8]) -> Value {
         }
         _ => {}
     });
-    if map.is_empty() { Value::Null } else { Value::Object(map) }
+    if map.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(map)
+    }
 }
 
 /// `columns`, `rows` (the first hundred, as text), `tags`, `error` with `code` and `message`.
@@ -77,13 +81,19 @@ pub(super) fn response(bytes: &[u8]) -> Value {
     if !tags.is_empty() {
         map.insert("tags".to_owned(), Value::Array(tags));
     }
-    if map.is_empty() { Value::Null } else { Value::Object(map) }
+    if map.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(map)
+    }
 }
 
 /// Each message that is whole.
 fn each(mut rest: &[u8], mut each: impl FnMut(u8, &[u8])) {
     while let Some(length) = number(rest, 1) {
-        let Some(body) = rest.get(5..1 + length as usize) else { return };
+        let Some(body) = rest.get(5..1 + length as usize) else {
+            return;
+        };
         each(rest[0], body);
         rest = &rest[1 + length as usize..];
     }
@@ -137,7 +147,8 @@ mod tests {
     fn statements_and_results_are_read() {
         let parse = message(b'P', b"s1\0SELECT $1\0\0\0");
         let bind = message(b'B', b"\0s1\0\0\0\0\x02\0\0\0\x02ab\xff\xff\xff\xff\0\0");
-        let expected = json!({"sql": "SELECT $1", "prepares": "s1", "parameters": ["ab", null], "statement": "s1"});
+        let expected =
+            json!({"sql": "SELECT $1", "prepares": "s1", "parameters": ["ab", null], "statement": "s1"});
         assert_eq!(request(&[parse, bind].concat()), expected);
         let described = message(b'T', b"\0\x01id\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
         let row = message(b'D', b"\0\x01\0\0\0\x017");
@@ -145,7 +156,10 @@ mod tests {
         let expected = json!({"columns": ["id"], "rows": [["7"]], "tags": ["SELECT 1"]});
         assert_eq!(response(&[described, row, done].concat()), expected);
         let error = message(b'E', b"SERROR\0C42601\0Mno\0\0");
-        assert_eq!(response(&error), json!({"error": {"code": "42601", "message": "no"}}));
+        assert_eq!(
+            response(&error),
+            json!({"error": {"code": "42601", "message": "no"}})
+        );
         assert_eq!(response(b"D\0\0\0"), Value::Null);
     }
 }

@@ -14,7 +14,10 @@ pub(super) fn command(bytes: &[u8]) -> Value {
         Some(words @ Value::Array(_)) => json!({"command": words}),
         _ if !bytes.is_empty() && bytes[0] != b'*' => {
             let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            let words = line.trim_ascii().split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+            let words = line
+                .trim_ascii()
+                .split(|byte| *byte == b' ')
+                .filter(|word| !word.is_empty());
             json!({"command": words.map(text).collect::<Vec<_>>()})
         }
         _ => Value::Null,
@@ -57,7 +60,11 @@ fn value(rest: &mut &[u8], depth: usize) -> Option<Value> {
             let Ok(length) = usize::try_from(count()?) else {
                 return Some(Value::Null);
             };
-            let length = if *kind == b'%' { length.checked_mul(2)? } else { length };
+            let length = if *kind == b'%' {
+                length.checked_mul(2)?
+            } else {
+                length
+            };
             if length > ELEMENTS_LIMIT || depth == 0 {
                 return None;
             }
@@ -74,10 +81,16 @@ mod tests {
 
     #[test]
     fn commands_and_replies_are_read() {
-        assert_eq!(command(b"*2\r\n$3\r\nGET\r\n$2\r\n\xff\x00\r\n"), json!({"command": ["GET", {"hex": "ff00"}]}));
+        assert_eq!(
+            command(b"*2\r\n$3\r\nGET\r\n$2\r\n\xff\x00\r\n"),
+            json!({"command": ["GET", {"hex": "ff00"}]})
+        );
         assert_eq!(command(b"PING now\r\n"), json!({"command": ["PING", "now"]}));
         assert_eq!(command(b"*2\r\n$3\r\nGET\r\n"), Value::Null);
         assert_eq!(reply(b"-ERR no\r\n"), json!({"error": "ERR no"}));
-        assert_eq!(reply(b"%1\r\n+a\r\n*2\r\n:1\r\n$-1\r\n"), json!({"value": ["a", [1, null]]}));
+        assert_eq!(
+            reply(b"%1\r\n+a\r\n*2\r\n:1\r\n$-1\r\n"),
+            json!({"value": ["a", [1, null]]})
+        );
     }
 }

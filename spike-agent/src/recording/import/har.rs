@@ -16,7 +16,12 @@ use crate::{
 };
 
 /// Headers that say how the body went, which is otherwise here: whole and without coding.
-const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "content-encoding", "connection"];
+const FRAMING: [&str; 4] = [
+    "content-length",
+    "transfer-encoding",
+    "content-encoding",
+    "connection",
+];
 
 #[derive(Deserialize)]
 struct Archive {
@@ -102,12 +107,15 @@ pub fn har(input: impl Read, from: &str, path: &Path, rules: Redaction) -> Resul
     let mut text = Vec::new();
     input.read_to_end(&mut text)?;
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    let archive: Archive = serde_json::from_slice(text).map_err(|error| ImportError::Har(error.to_string()))?;
+    let archive: Archive =
+        serde_json::from_slice(text).map_err(|error| ImportError::Har(error.to_string()))?;
     let mut entries = Vec::new();
     for (index, entry) in archive.log.entries.into_iter().enumerate() {
         let started = started_ns(&entry.started_date_time).ok_or_else(|| {
             let text = &entry.started_date_time;
-            ImportError::Har(format!("log.entries[{index}].startedDateTime: `{text}` is no time"))
+            ImportError::Har(format!(
+                "log.entries[{index}].startedDateTime: `{text}` is no time"
+            ))
         })?;
         entries.push((started, entry));
     }
@@ -130,20 +138,40 @@ pub fn har(input: impl Read, from: &str, path: &Path, rules: Redaction) -> Resul
 
 /// None where there is nothing to tell: `data:` URLs and the like.
 fn add(importer: &mut Importer, started: u64, entry: &Entry) -> Result<Option<()>, ImportError> {
-    let Some((scheme, rest)) = entry.request.url.split_once("://") else { return Ok(None) };
+    let Some((scheme, rest)) = entry.request.url.split_once("://") else {
+        return Ok(None);
+    };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    let authority = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, authority)| authority);
     let target = target.split('#').next().unwrap_or_default();
-    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+    let target = if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        format!("/{target}")
+    };
     let default = if scheme == "https" { "443" } else { "80" };
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => (host, port),
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => {
+            (host, port)
+        }
         _ => (authority, default),
     };
-    let address = entry.server_ip_address.as_deref().filter(|address| !address.is_empty());
-    let address = address.unwrap_or("0.0.0.0").trim_start_matches('[').trim_end_matches(']');
-    let server = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let address = entry
+        .server_ip_address
+        .as_deref()
+        .filter(|address| !address.is_empty());
+    let address = address
+        .unwrap_or("0.0.0.0")
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    let server = if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    };
     let new = NewConnection {
         opened_ns: started,
         transport: "tcp".to_owned(),
@@ -151,13 +179,26 @@ fn add(importer: &mut Importer, started: u64, entry: &Entry) -> Result<Option<()
         callee: host.to_owned(),
         client: "0.0.0.0:0".to_owned(),
         server,
-        host: Some(host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()),
+        host: Some(
+            host.trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_ascii_lowercase(),
+        ),
         ..NewConnection::default()
     };
-    let body = entry.request.post_data.as_ref().map(|data| decoded(&data.text, data.encoding.as_deref()));
+    let body = entry
+        .request
+        .post_data
+        .as_ref()
+        .map(|data| decoded(&data.text, data.encoding.as_deref()));
     let body = body.unwrap_or_default();
     let mut request = format!("{} {target} HTTP/1.1\r\n", word(&entry.request.method));
-    if !entry.request.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
+    if !entry
+        .request
+        .headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("host"))
+    {
         request += &format!("Host: {authority}\r\n");
     }
     let request = message(request, &entry.request.headers, &body, !body.is_empty());
@@ -167,15 +208,31 @@ fn add(importer: &mut Importer, started: u64, entry: &Entry) -> Result<Option<()
     let ended = started + nanos(entry.time);
     if (100..1000).contains(&entry.response.status) {
         let content = &entry.response.content;
-        let body = decoded(content.text.as_deref().unwrap_or_default(), content.encoding.as_deref());
-        let reason: String = entry.response.status_text.chars().filter(|c| !c.is_control()).collect();
+        let body = decoded(
+            content.text.as_deref().unwrap_or_default(),
+            content.encoding.as_deref(),
+        );
+        let reason: String = entry
+            .response
+            .status_text
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
         let status = entry.response.status;
         let bodyless = entry.request.method == "HEAD" || status == 204 || status == 304 || status < 200;
         let head = format!("HTTP/1.1 {status} {reason}\r\n");
-        let response = message(head, &entry.response.headers, if bodyless { &[] } else { &body }, !bodyless);
+        let response = message(
+            head,
+            &entry.response.headers,
+            if bodyless { &[] } else { &body },
+            !bodyless,
+        );
         let first_byte = (sent + nanos(entry.timings.wait)).min(ended.max(sent));
         // The head at the first byte, the rest at the end.
-        let split = response.windows(4).position(|window| window == b"\r\n\r\n").map_or(response.len(), |at| at + 4);
+        let split = response
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .map_or(response.len(), |at| at + 4);
         importer.bytes(id, Side::Server, first_byte, 0, &response[..split])?;
         importer.bytes(id, Side::Server, ended.max(first_byte), 0, &response[split..])?;
         importer.close(id, Some(ended.max(first_byte)), false)?;
@@ -189,7 +246,10 @@ fn message(mut head: String, headers: &[Header], body: &[u8], has_length: bool) 
     for header in headers {
         // `:method` and the like are of HTTP/2, where they stand for the first line.
         let name: &str = &header.name;
-        if name.starts_with(':') || name.is_empty() || FRAMING.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        if name.starts_with(':')
+            || name.is_empty()
+            || FRAMING.iter().any(|own| name.eq_ignore_ascii_case(own))
+        {
             continue;
         }
         for value in header.value.split('\n') {
@@ -207,11 +267,15 @@ fn message(mut head: String, headers: &[Header], body: &[u8], has_length: bool) 
 
 /// Without what would end it.
 fn word(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() && *c != ' ' && *c != ':').collect()
+    text.chars()
+        .filter(|c| !c.is_control() && *c != ' ' && *c != ':')
+        .collect()
 }
 
 fn decoded(text: &str, encoding: Option<&str>) -> Vec<u8> {
-    let bytes = encoding.filter(|encoding| *encoding == "base64").and_then(|_| STANDARD.decode(text).ok());
+    let bytes = encoding
+        .filter(|encoding| *encoding == "base64")
+        .and_then(|_| STANDARD.decode(text).ok());
     bytes.unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
@@ -236,7 +300,11 @@ fn started_ns(text: &str) -> Option<u64> {
     let seconds = (hours.parse::<u64>().ok()? * 60 + minutes.parse::<u64>().ok()?) * 60;
     let local = utc(&format!("{time}Z"))?;
     let shift = seconds * 1_000_000_000;
-    if offset.starts_with('+') { local.checked_sub(shift) } else { local.checked_add(shift) }
+    if offset.starts_with('+') {
+        local.checked_sub(shift)
+    } else {
+        local.checked_add(shift)
+    }
 }
 
 #[cfg(test)]

@@ -99,15 +99,26 @@ pub fn packets(
 }
 
 impl Flows {
-    fn segment(&mut self, segment: &Segment<'_>, at_ns: u64, comment: Option<&str>) -> Result<(), ImportError> {
-        let Some(importer) = &mut self.importer else { return Ok(()) };
+    fn segment(
+        &mut self,
+        segment: &Segment<'_>,
+        at_ns: u64,
+        comment: Option<&str>,
+    ) -> Result<(), ImportError> {
+        let Some(importer) = &mut self.importer else {
+            return Ok(());
+        };
         let ends = (
             segment.source.min(segment.destination),
             segment.source.max(segment.destination),
         );
         let opens = segment.syn && !segment.ack;
         // The same ends again, for another connection.
-        if opens && self.open.get(&ends).is_some_and(|flow| flow.ways.iter().any(|way| way.taken > 0))
+        if opens
+            && self
+                .open
+                .get(&ends)
+                .is_some_and(|flow| flow.ways.iter().any(|way| way.taken > 0))
             && let Some(mut old) = self.open.remove(&ends)
         {
             old.drain(importer, at_ns)?;
@@ -122,7 +133,11 @@ impl Flows {
                 entry.insert(Flow::open(segment, at_ns, comment, importer)?)
             }
         };
-        let side = if segment.source == flow.client { Side::Client } else { Side::Server };
+        let side = if segment.source == flow.client {
+            Side::Client
+        } else {
+            Side::Server
+        };
         let way = &mut flow.ways[side as usize];
         if segment.syn {
             way.next = Some(segment.sequence.wrapping_add(1));
@@ -131,7 +146,10 @@ impl Flows {
             way.give(importer, flow.id, side, false)?;
         }
         way.is_closed |= segment.fin;
-        let is_over = flow.ways.iter().all(|way| way.is_closed && way.waiting.is_empty());
+        let is_over = flow
+            .ways
+            .iter()
+            .all(|way| way.is_closed && way.waiting.is_empty());
         if segment.rst || is_over {
             flow.drain(importer, at_ns)?;
             importer.close(flow.id, Some(at_ns), segment.rst && !is_over)?;
@@ -142,7 +160,9 @@ impl Flows {
 
     /// Gives what waits for what never came.
     fn drain(&mut self) -> Result<(), ImportError> {
-        let Some(importer) = &mut self.importer else { return Ok(()) };
+        let Some(importer) = &mut self.importer else {
+            return Ok(());
+        };
         for flow in self.open.values_mut() {
             flow.drain(importer, 0)?;
         }
@@ -168,7 +188,10 @@ impl Flow {
         } else {
             (segment.destination, segment.source)
         };
-        let mut names = [client.ip().to_canonical().to_string(), server.ip().to_canonical().to_string()];
+        let mut names = [
+            client.ip().to_canonical().to_string(),
+            server.ip().to_canonical().to_string(),
+        ];
         // Spike's own: `curl[1] service=a -> nginx[2]`, or `a -> b` of a recording.
         if let Some((left, right)) = comment.and_then(|text| text.split_once("->")) {
             let said = if from_client { [left, right] } else { [right, left] };
@@ -232,12 +255,20 @@ impl Way {
     }
 
     /// Gives what is next; what is overtaken only when too much waits, or nothing more comes.
-    fn give(&mut self, importer: &mut Importer, id: u64, side: Side, is_last: bool) -> Result<(), ImportError> {
+    fn give(
+        &mut self,
+        importer: &mut Importer,
+        id: u64,
+        side: Side,
+        is_last: bool,
+    ) -> Result<(), ImportError> {
         while let Some((&place, _)) = self.waiting.first_key_value() {
             if place > self.taken && !is_last && self.waiting.len() <= WAITING_LIMIT {
                 return Ok(());
             }
-            let Some((at_ns, bytes, length)) = self.waiting.remove(&place) else { return Ok(()) };
+            let Some((at_ns, bytes, length)) = self.waiting.remove(&place) else {
+                return Ok(());
+            };
             let known = self.taken.saturating_sub(place);
             if known >= u64::from(length) {
                 continue;

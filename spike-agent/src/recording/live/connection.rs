@@ -61,7 +61,12 @@ enum Stage {
 }
 
 impl Carried {
-    pub(in crate::recording) fn new(row: i64, new: &NewConnection, rules: Redaction, body_limit: Option<u64>) -> Self {
+    pub(in crate::recording) fn new(
+        row: i64,
+        new: &NewConnection,
+        rules: Redaction,
+        body_limit: Option<u64>,
+    ) -> Self {
         let port = new
             .server
             .rsplit_once(':')
@@ -122,7 +127,13 @@ impl Carried {
     }
 
     /// Bytes of a side that never came.
-    pub(in crate::recording) fn missing(&mut self, from: Side, at_ns: u64, count: u64, writer: &mut Writer) -> Result<()> {
+    pub(in crate::recording) fn missing(
+        &mut self,
+        from: Side,
+        at_ns: u64,
+        count: u64,
+        writer: &mut Writer,
+    ) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -141,10 +152,14 @@ impl Carried {
         };
         if goes_on {
             self.sides[from as usize].position += count;
-            self.conversation.missing(from, at_ns, Some(count), &mut self.calls);
+            self.conversation
+                .missing(from, at_ns, Some(count), &mut self.calls);
             return self.tell_calls(writer, None);
         }
         self.stage = Stage::Lost;
+        // What was held goes with it.
+        let held = self.sides.iter_mut().flat_map(|sent| sent.pending.drain(..));
+        self.untold += held.map(|(length, _)| length as u64).sum::<u64>();
         self.conversation.end(at_ns, End::Unsampled, &mut self.calls);
         self.tell_calls(writer, None)
     }
@@ -155,7 +170,11 @@ impl Carried {
     }
 
     /// Takes what was held for what it looks like so far.
-    pub(in crate::recording) fn give_up_waiting(&mut self, writer: &mut Writer, counts: &Counts) -> Result<()> {
+    pub(in crate::recording) fn give_up_waiting(
+        &mut self,
+        writer: &mut Writer,
+        counts: &Counts,
+    ) -> Result<()> {
         self.decide(writer, counts)
     }
 
@@ -274,7 +293,9 @@ impl Carried {
             bytes = rest;
             self.write(from, at_ns, piece, writer, counts)?;
         }
-        self.sides[from as usize].pending.retain(|(length, _)| *length > 0);
+        self.sides[from as usize]
+            .pending
+            .retain(|(length, _)| *length > 0);
         Ok(())
     }
 
@@ -316,7 +337,10 @@ impl Carried {
     }
 
     fn tell_protocol(&mut self, writer: &mut Writer) -> Result<()> {
-        let now = self.conversation.protocol().map(crate::protocol::ProtocolName::as_str);
+        let now = self
+            .conversation
+            .protocol()
+            .map(crate::protocol::ProtocolName::as_str);
         if now.is_some() && now != self.protocol {
             self.protocol = now;
             writer.set_protocol(self.row, now.unwrap_or_default())?;
@@ -333,7 +357,8 @@ impl Carried {
             let redactions =
                 self.found
                     .of_call(call.from, &request_at, response_at.as_ref().unwrap_or(&(0..0)));
-            let start_of = |range: &std::ops::Range<u64>| range.start..range.end.min(range.start + FIELDS_LIMIT);
+            let start_of =
+                |range: &std::ops::Range<u64>| range.start..range.end.min(range.start + FIELDS_LIMIT);
             let request = writer.bytes(self.row, call.from, start_of(&request_at))?;
             let response = match &response_at {
                 Some(range) => writer.bytes(self.row, call.from.other(), start_of(range))?,

@@ -125,7 +125,9 @@ impl Thread {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.of(id, |carried, writer| carried.give_up_waiting(writer, &shared.counts));
+            self.of(id, |carried, writer| {
+                carried.give_up_waiting(writer, &shared.counts)
+            });
         }
     }
 
@@ -134,7 +136,9 @@ impl Thread {
         let shared = self.shared.clone();
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
-            self.of(id, |carried, writer| carried.end(None, false, writer, &shared.counts));
+            self.of(id, |carried, writer| {
+                carried.end(None, false, writer, &shared.counts)
+            });
         }
         let counts = &shared.counts;
         let loss = Loss {
@@ -156,11 +160,7 @@ impl Thread {
         self.shared.room.close();
     }
 
-    fn of(
-        &mut self,
-        id: u64,
-        work: impl FnOnce(&mut Carried, &mut Writer) -> Result<(), RecordingError>,
-    ) {
+    fn of(&mut self, id: u64, work: impl FnOnce(&mut Carried, &mut Writer) -> Result<(), RecordingError>) {
         let (Some(carried), Some(writer)) = (self.connections.get_mut(&id), self.writer.as_mut()) else {
             return;
         };

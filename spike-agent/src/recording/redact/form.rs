@@ -19,7 +19,14 @@ enum Part {
 
 impl Form {
     /// Makes the next byte, at `offset` of what is looked at, unreadable if it is of a secret.
-    pub(super) fn byte(&mut self, byte: &mut u8, offset: usize, kind: &str, rules: &Redaction, found: &mut Found) {
+    pub(super) fn byte(
+        &mut self,
+        byte: &mut u8,
+        offset: usize,
+        kind: &str,
+        rules: &Redaction,
+        found: &mut Found,
+    ) {
         match (self.part, *byte) {
             (_, b'&' | b';') => {
                 self.name.clear();

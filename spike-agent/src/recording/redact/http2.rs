@@ -8,8 +8,8 @@ use super::{Found, Redact, Redaction, STAR, http1, text::Text};
 use crate::{
     protocol::Side,
     recording::http2::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, Fields, Frame, HEAD, HEADERS, PREFACE, PUSH_PROMISE, encode, field,
-        write_headers,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, Fields, Frame, HEAD, HEADERS, PREFACE, PUSH_PROMISE,
+        encode, field, write_headers,
     },
 };
 
@@ -57,7 +57,8 @@ impl Redact for Http2 {
         let direction = &mut self.sides[from as usize];
         direction.held.extend_from_slice(bytes);
         if !direction.has_begun {
-            let is_preface = from == Side::Client && PREFACE.starts_with(&direction.held[..direction.held.len().min(PREFACE.len())]);
+            let is_preface = from == Side::Client
+                && PREFACE.starts_with(&direction.held[..direction.held.len().min(PREFACE.len())]);
             if is_preface && direction.held.len() < PREFACE.len() {
                 return;
             }

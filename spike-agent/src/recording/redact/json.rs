@@ -74,7 +74,9 @@ impl Json {
     /// How many of the next bytes change nothing: most of a text, found faster than a byte at a time.
     pub(super) fn plain(&self, bytes: &[u8]) -> usize {
         match self.part {
-            Part::Outside if self.depth == 0 && !self.is_secret => memchr::memchr(b'"', bytes).unwrap_or(bytes.len()),
+            Part::Outside if self.depth == 0 && !self.is_secret => {
+                memchr::memchr(b'"', bytes).unwrap_or(bytes.len())
+            }
             Part::Text(false) if self.name.len() >= NAME_LIMIT => {
                 memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
             }
@@ -96,7 +98,11 @@ impl Json {
             b'{' | b'[' if is_secret || self.depth > 0 => {
                 if self.depth < DEPTH_LIMIT {
                     let bit = 1 << self.depth;
-                    self.arrays = if was == b'[' { self.arrays | bit } else { self.arrays & !bit };
+                    self.arrays = if was == b'[' {
+                        self.arrays | bit
+                    } else {
+                        self.arrays & !bit
+                    };
                 }
                 self.depth += 1;
                 Part::Outside

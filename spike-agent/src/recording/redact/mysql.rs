@@ -64,12 +64,17 @@ enum Asked {
 enum Reply {
     First,
     /// Columns that still come, and which of those that came are secrets.
-    Columns { left: u64, secret: Vec<bool> },
+    Columns {
+        left: u64,
+        secret: Vec<bool>,
+    },
     /// What ends the columns.
     ColumnsEnd(Vec<bool>),
     Rows(Vec<bool>),
     /// Descriptions after a prepared statement.
-    Described { left: u64 },
+    Described {
+        left: u64,
+    },
 }
 
 impl MySql {
@@ -90,7 +95,10 @@ impl MySql {
         let payload = &mut packet[HEAD..];
         match self.phase {
             Phase::Greeting => {
-                let flags = payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+                let flags = payload
+                    .get(..4)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map_or(0, u32::from_le_bytes);
                 self.capabilities = flags;
                 if flags & SSL != 0 && payload.len() <= LOGIN_HEAD {
                     (self.client.is_other, self.server.is_other) = (true, true);
@@ -99,7 +107,10 @@ impl MySql {
                 self.phase = Phase::Login;
                 // After the user's name comes what proves it; a schema's name may follow, and is lost with it.
                 let user = payload.get(LOGIN_HEAD..).unwrap_or_default();
-                let end = user.iter().position(|byte| *byte == 0).map_or(payload.len(), |at| LOGIN_HEAD + at + 1);
+                let end = user
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .map_or(payload.len(), |at| LOGIN_HEAD + at + 1);
                 if flags & PROOF_HAS_LENGTH == 0 {
                     found.note(HEAD, "mysql", b"login");
                     payload[end..].fill(STAR);
@@ -116,9 +127,12 @@ impl MySql {
     }
 
     fn command(&mut self, payload: &mut [u8], found: &mut Found) {
-        let Some((kind, rest)) = payload.split_first_mut() else { return };
+        let Some((kind, rest)) = payload.split_first_mut() else {
+            return;
+        };
         let rules = &self.rules;
-        let mask = |text: &mut [u8], found: &mut Found| sql::mask(text, HEAD + 1, Dialect::MySql, rules, found);
+        let mask =
+            |text: &mut [u8], found: &mut Found| sql::mask(text, HEAD + 1, Dialect::MySql, rules, found);
         let asked = match *kind {
             0x03 => {
                 mask(rest, found);
@@ -132,7 +146,10 @@ impl MySql {
             // COM_CHANGE_USER logs in anew.
             0x11 => {
                 found.note(HEAD, "mysql", b"login");
-                let user = rest.iter().position(|byte| *byte == 0).map_or(rest.len(), |at| at + 1);
+                let user = rest
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .map_or(rest.len(), |at| at + 1);
                 rest[user..].fill(STAR);
                 self.phase = Phase::Login;
                 Asked::Other
@@ -140,7 +157,10 @@ impl MySql {
             // COM_STMT_SEND_LONG_DATA: of which parameter is told; it has no answer, as closing has none.
             0x18 => {
                 let statement = number(rest, 0);
-                let parameter = rest.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_le_bytes);
+                let parameter = rest
+                    .get(4..6)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map_or(0, u16::from_le_bytes);
                 let secret = self.statements.get(&statement);
                 if secret.is_some_and(|secret| secret.contains(&usize::from(parameter))) {
                     rest.iter_mut().skip(6).for_each(|byte| *byte = STAR);
@@ -165,7 +185,9 @@ impl MySql {
         // was said by the answer to the preparing, of which no more is kept: the values are masked from the end of
         // what is needed to read their types.
         let values = rest.iter_mut().skip(9);
-        values.filter(|byte| byte.is_ascii_graphic()).for_each(|byte| *byte = STAR);
+        values
+            .filter(|byte| byte.is_ascii_graphic())
+            .for_each(|byte| *byte = STAR);
     }
 
     fn server_packet(&mut self, packet: &mut [u8], found: &mut Found) {
@@ -212,11 +234,20 @@ impl MySql {
                 } else {
                     self.statements.remove(&statement);
                 }
-                let count = |at: usize| payload.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_le_bytes);
+                let count = |at: usize| {
+                    payload
+                        .get(at..at + 2)
+                        .and_then(|bytes| bytes.try_into().ok())
+                        .map_or(0, u16::from_le_bytes)
+                };
                 let (columns, parameters) = (u64::from(count(5)), u64::from(count(7)));
                 let ends = |count: u64| u64::from(has_ends && count > 0);
                 let left = columns + ends(columns) + parameters + ends(parameters);
-                if left == 0 { self.answered() } else { Reply::Described { left } }
+                if left == 0 {
+                    self.answered()
+                } else {
+                    Reply::Described { left }
+                }
             }
             (Reply::First, Asked::Other) => self.answered(),
             (Reply::Columns { left, mut secret }, _) => {
@@ -233,7 +264,11 @@ impl MySql {
                 if asked == Asked::Execute {
                     if secret.contains(&true) {
                         found.note(HEAD, "sql", b"column");
-                        payload.iter_mut().skip(1).filter(|byte| byte.is_ascii_graphic()).for_each(|byte| *byte = STAR);
+                        payload
+                            .iter_mut()
+                            .skip(1)
+                            .filter(|byte| byte.is_ascii_graphic())
+                            .for_each(|byte| *byte = STAR);
                     }
                 } else {
                     self.row(payload, &secret, found);
@@ -258,7 +293,9 @@ impl MySql {
         let mut texts = Vec::new();
         // Catalogue, schema, table, its own name, column, its own name.
         for _ in 0..6 {
-            let Some((from, to)) = text(payload, at) else { return false };
+            let Some((from, to)) = text(payload, at) else {
+                return false;
+            };
             texts.push(&payload[from..to]);
             at = to;
         }
@@ -273,7 +310,9 @@ impl MySql {
                 at += 1;
                 continue;
             }
-            let Some((from, to)) = text(payload, at) else { return };
+            let Some((from, to)) = text(payload, at) else {
+                return;
+            };
             let value = &mut payload[from..to];
             if *is_secret {
                 found.note(HEAD + from, "sql", b"column");
@@ -320,7 +359,9 @@ impl Redact for MySql {
 }
 
 fn head(bytes: &[u8]) -> Head {
-    let Some(bytes) = bytes.get(..HEAD) else { return Head::More };
+    let Some(bytes) = bytes.get(..HEAD) else {
+        return Head::More;
+    };
     let length = usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2]) << 16;
     Head::Message {
         length: (HEAD + length.min(PACKET)) as u64,
@@ -330,7 +371,9 @@ fn head(bytes: &[u8]) -> Head {
 
 /// What proves who the user is, and what follows it.
 fn proof(bytes: &mut [u8], found: &mut Found) {
-    let Some((length, rest)) = bytes.split_first_mut() else { return };
+    let Some((length, rest)) = bytes.split_first_mut() else {
+        return;
+    };
     let length = usize::from(*length).min(rest.len());
     if length > 0 {
         found.note(HEAD, "mysql", b"login");
@@ -341,10 +384,16 @@ fn proof(bytes: &mut [u8], found: &mut Found) {
 /// Where a text with its length before it is; short lengths, and those of two and three bytes.
 fn text(payload: &[u8], at: usize) -> Option<(usize, usize)> {
     let (head, length) = match *payload.get(at)? {
-        0xfc => (3, usize::from(*payload.get(at + 1)?) | usize::from(*payload.get(at + 2)?) << 8),
+        0xfc => (
+            3,
+            usize::from(*payload.get(at + 1)?) | usize::from(*payload.get(at + 2)?) << 8,
+        ),
         0xfd => {
             let bytes = payload.get(at + 1..at + 4)?;
-            (4, usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2]) << 16)
+            (
+                4,
+                usize::from(bytes[0]) | usize::from(bytes[1]) << 8 | usize::from(bytes[2]) << 16,
+            )
         }
         length @ 0..=0xfa => (1, usize::from(length)),
         _ => return None,

@@ -120,7 +120,13 @@ impl Postgres {
             }
             b'P' => {
                 let name = zero(body, 0);
-                let said = sql::mask(until_zero(body, name + 1), HEAD + name + 1, Dialect::Postgres, &self.rules, found);
+                let said = sql::mask(
+                    until_zero(body, name + 1),
+                    HEAD + name + 1,
+                    Dialect::Postgres,
+                    &self.rules,
+                    found,
+                );
                 self.copies |= said.copies;
                 let statement = Statement {
                     parameters: said.parameters,
@@ -204,7 +210,9 @@ impl Postgres {
         if self.copies && !body.is_empty() {
             found.note(HEAD, "sql", b"copy");
             let is_mark = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r');
-            body.iter_mut().filter(|byte| !is_mark(byte)).for_each(|byte| *byte = STAR);
+            body.iter_mut()
+                .filter(|byte| !is_mark(byte))
+                .for_each(|byte| *byte = STAR);
         }
     }
 
@@ -235,12 +243,21 @@ impl Postgres {
             }
             b'D' => {
                 let of_statement = match self.asked.front() {
-                    Some(Asked::Execute(name)) => self.statements.get(name).and_then(|known| known.columns.clone()),
+                    Some(Asked::Execute(name)) => {
+                        self.statements.get(name).and_then(|known| known.columns.clone())
+                    }
                     _ => None,
                 };
                 let columns = of_statement.unwrap_or_else(|| self.columns.clone());
                 let count = short(body, 0).unwrap_or(0);
-                self.values(body, 2, count, |index| columns.get(index) == Some(&true), "column", found);
+                self.values(
+                    body,
+                    2,
+                    count,
+                    |index| columns.get(index) == Some(&true),
+                    "column",
+                    found,
+                );
             }
             b'C' | b'I' | b's' => {
                 if let Some(Asked::Execute(_)) = self.asked.front() {
@@ -295,9 +312,15 @@ impl Postgres {
             let text = &mut body[(at + 1).min(end)..end];
             // `Key (token)=(abc) already exists.`
             if let Some(equals) = text.windows(3).position(|window| window == b")=(") {
-                let from = text[..equals].iter().rposition(|byte| *byte == b'(').map_or(0, |at| at + 1);
+                let from = text[..equals]
+                    .iter()
+                    .rposition(|byte| *byte == b'(')
+                    .map_or(0, |at| at + 1);
                 let names = text[from..equals].split(|byte| *byte == b',');
-                if names.into_iter().any(|name| self.rules.is_secret_field(name.trim_ascii())) {
+                if names
+                    .into_iter()
+                    .any(|name| self.rules.is_secret_field(name.trim_ascii()))
+                {
                     found.note(HEAD + at, "sql", b"error");
                     let to = text.iter().rposition(|byte| *byte == b')').unwrap_or(text.len());
                     text[(equals + 3).min(to)..to].fill(STAR);
@@ -324,7 +347,11 @@ impl Redact for Postgres {
                 Side::Client => this.borrow_mut().client_head(bytes),
                 Side::Server => {
                     let this = this.borrow();
-                    if this.server.is_other { Head::Other } else { this.server_head(bytes) }
+                    if this.server.is_other {
+                        Head::Other
+                    } else {
+                        this.server_head(bytes)
+                    }
                 }
             },
             found,

@@ -99,13 +99,19 @@ impl Redis {
             b"AUTH" => true,
             b"HELLO" => at >= 4 && is(at - 2, b"AUTH"),
             b"MIGRATE" => (at >= 2 && is(at - 1, b"AUTH")) || (at >= 3 && is(at - 2, b"AUTH2")),
-            b"CONFIG" => at >= 3 && is(1, b"SET") && (secret(at - 1) || is(at - 1, b"REQUIREPASS") || is(at - 1, b"MASTERAUTH")),
+            b"CONFIG" => {
+                at >= 3
+                    && is(1, b"SET")
+                    && (secret(at - 1) || is(at - 1, b"REQUIREPASS") || is(at - 1, b"MASTERAUTH"))
+            }
             b"ACL" if at >= 3 && is(1, b"SETUSER") => return Look::Marked,
             b"SET" | b"GETSET" | b"SETNX" | b"APPEND" => at == 2 && secret(1),
             b"SETEX" | b"PSETEX" | b"SETRANGE" => at == 3 && secret(1),
             b"LPUSH" | b"RPUSH" | b"SADD" => at >= 2 && secret(1),
             b"MSET" | b"MSETNX" => at >= 2 && at % 2 == 0 && secret(at - 1),
-            b"HSET" | b"HMSET" | b"HSETNX" | b"XADD" => at >= 3 && secret(at - 1) || at >= 3 && at % 2 == 1 && secret(1),
+            b"HSET" | b"HMSET" | b"HSETNX" | b"XADD" => {
+                at >= 3 && secret(at - 1) || at >= 3 && at % 2 == 1 && secret(1)
+            }
             _ => false,
         };
         if is_secret { Look::Secret } else { open }
@@ -119,8 +125,8 @@ impl Redis {
         };
         let rest = &self.arguments[1..];
         match &*command {
-            b"GET" | b"GETDEL" | b"GETEX" | b"GETSET" | b"MGET" | b"HGET" | b"HMGET" | b"LRANGE" | b"SMEMBERS" | b"HVALS" | b"LPOP"
-            | b"RPOP"
+            b"GET" | b"GETDEL" | b"GETEX" | b"GETSET" | b"MGET" | b"HGET" | b"HMGET" | b"LRANGE"
+            | b"SMEMBERS" | b"HVALS" | b"LPOP" | b"RPOP"
                 if rest.iter().any(secret) =>
             {
                 Answer::Secret
@@ -278,7 +284,9 @@ impl Redis {
         match answer {
             Answer::Secret => Look::Secret,
             Answer::Named if is_value && self.rules.is_secret_field(&self.name) => Look::Secret,
-            Answer::Named if is_value && (self.name == b"requirepass" || self.name == b"masterauth") => Look::Secret,
+            Answer::Named if is_value && (self.name == b"requirepass" || self.name == b"masterauth") => {
+                Look::Secret
+            }
             Answer::Named | Answer::Open => Look::Open(None),
         }
     }

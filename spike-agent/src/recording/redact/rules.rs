@@ -47,7 +47,14 @@ const WORDS: [&str; 20] = [
     "auth",
 ];
 /// So is one in which these are hidden without a mark between words.
-const WITHIN: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "credential"];
+const WITHIN: [&str; 6] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+];
 /// And one that ends so.
 const ENDS: [&str; 9] = [
     "apikey",
@@ -99,7 +106,9 @@ struct Own {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// It is none.
-    #[error("`{0}` is no rule: say header=NAME or field=NAME, where NAME may have `*`, or `none` alone to keep secrets readable")]
+    #[error(
+        "`{0}` is no rule: say header=NAME or field=NAME, where NAME may have `*`, or `none` alone to keep secrets readable"
+    )]
     Unknown(String),
     /// `none` and something else.
     #[error("`none` keeps every secret readable, so no other rule can stand beside it")]
@@ -121,7 +130,9 @@ impl Redaction {
     /// The first that is no rule.
     pub fn parse<T: AsRef<str>>(rules: &[T]) -> Result<Self, RuleError> {
         let words = rules.iter().map(|rule| rule.as_ref().trim());
-        let words: Vec<&str> = words.filter(|rule| !rule.is_empty() && *rule != "default").collect();
+        let words: Vec<&str> = words
+            .filter(|rule| !rule.is_empty() && *rule != "default")
+            .collect();
         if words.contains(&"none") {
             return match words.len() {
                 1 => Ok(Self {
@@ -198,7 +209,11 @@ impl Redaction {
             return false;
         }
         let own = &self.own.fields;
-        is_secret(name) || (!own.is_empty() && own.iter().any(|glob| glob.is_match(&*String::from_utf8_lossy(name))))
+        is_secret(name)
+            || (!own.is_empty()
+                && own
+                    .iter()
+                    .any(|glob| glob.is_match(&*String::from_utf8_lossy(name))))
     }
 }
 
@@ -240,15 +255,53 @@ mod tests {
     fn names_tell_secrets() {
         let rules = Redaction::default();
         for name in [
-            "password", "Password", "user_password", "newPassword", "passwd", "pwd", "db-pass", "secret", "client_secret",
-            "token", "access_token", "refreshToken", "ACCESS-TOKEN", "api_key", "apiKey", "APIKEY", "key", "x-api-key",
-            "privateKey", "credentials", "userpassword", "accesstoken", "secretkey", "X-Session-Token", "tokens", "otp",
+            "password",
+            "Password",
+            "user_password",
+            "newPassword",
+            "passwd",
+            "pwd",
+            "db-pass",
+            "secret",
+            "client_secret",
+            "token",
+            "access_token",
+            "refreshToken",
+            "ACCESS-TOKEN",
+            "api_key",
+            "apiKey",
+            "APIKEY",
+            "key",
+            "x-api-key",
+            "privateKey",
+            "credentials",
+            "userpassword",
+            "accesstoken",
+            "secretkey",
+            "X-Session-Token",
+            "tokens",
+            "otp",
         ] {
             assert!(rules.is_secret_field(name.as_bytes()), "{name}");
         }
         for name in [
-            "user", "monkey", "keyboard", "keys", "compass", "passenger", "token_type", "max_tokens", "primary_key", "",
-            "passes", "author", "pinned", "spin", "name", "id", "-",
+            "user",
+            "monkey",
+            "keyboard",
+            "keys",
+            "compass",
+            "passenger",
+            "token_type",
+            "max_tokens",
+            "primary_key",
+            "",
+            "passes",
+            "author",
+            "pinned",
+            "spin",
+            "name",
+            "id",
+            "-",
         ] {
             assert!(!rules.is_secret_field(name.as_bytes()), "{name}");
         }
@@ -257,7 +310,14 @@ mod tests {
     #[test]
     fn headers_are_secrets_by_name_or_rule() {
         let rules = Redaction::parse(&["header=x-ssn*", "field=iban"]).unwrap();
-        for name in ["Authorization", "COOKIE", "set-cookie", "X-Api-Key", "X-Csrf-Token", "X-SSN-Last"] {
+        for name in [
+            "Authorization",
+            "COOKIE",
+            "set-cookie",
+            "X-Api-Key",
+            "X-Csrf-Token",
+            "X-SSN-Last",
+        ] {
             assert!(rules.is_secret_header(name.as_bytes()), "{name}");
         }
         for name in ["Sec-WebSocket-Key", "Host", "Idempotency-Key", "Accept", "iban"] {
@@ -265,7 +325,10 @@ mod tests {
         }
         assert!(rules.is_secret_field(b"IBAN") && !Redaction::default().is_secret_field(b"iban"));
         assert_eq!(rules.to_words(), ["default", "header=x-ssn*", "field=iban"]);
-        assert_eq!(Redaction::of_recording(&rules.to_words()).unwrap().to_words(), rules.to_words());
+        assert_eq!(
+            Redaction::of_recording(&rules.to_words()).unwrap().to_words(),
+            rules.to_words()
+        );
     }
 
     #[test]
@@ -273,11 +336,17 @@ mod tests {
         let none = Redaction::parse(&["none"]).unwrap();
         assert!(none.is_none() && !none.is_secret_header(b"cookie") && none.to_words().is_empty());
         assert!(Redaction::of_recording(&[]).unwrap().is_none());
-        assert_eq!(Redaction::parse(&["none", "field=a"]).unwrap_err(), RuleError::NoneAndMore);
+        assert_eq!(
+            Redaction::parse(&["none", "field=a"]).unwrap_err(),
+            RuleError::NoneAndMore
+        );
         for rule in ["cookie", "field=", "column=a", "=a"] {
             let error = Redaction::parse(&[rule]).unwrap_err();
             assert_eq!(error, RuleError::Unknown(rule.to_owned()));
         }
-        assert!(matches!(Redaction::parse(&["field=["]).unwrap_err(), RuleError::Pattern { .. }));
+        assert!(matches!(
+            Redaction::parse(&["field=["]).unwrap_err(),
+            RuleError::Pattern { .. }
+        ));
     }
 }

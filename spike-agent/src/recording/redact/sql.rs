@@ -25,8 +25,30 @@ pub(super) struct Sql {
 
 /// Words after which a name before them says nothing about what follows.
 const BREAKS: [&str; 24] = [
-    "AND", "OR", "WHERE", "FROM", "SELECT", "SET", "ORDER", "GROUP", "LIMIT", "RETURNING", "ON", "JOIN", "UNION",
-    "CREATE", "ALTER", "INSERT", "UPDATE", "DELETE", "HAVING", "DEFAULT", "VALID", "INTO", "VALUES", "THEN",
+    "AND",
+    "OR",
+    "WHERE",
+    "FROM",
+    "SELECT",
+    "SET",
+    "ORDER",
+    "GROUP",
+    "LIMIT",
+    "RETURNING",
+    "ON",
+    "JOIN",
+    "UNION",
+    "CREATE",
+    "ALTER",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "HAVING",
+    "DEFAULT",
+    "VALID",
+    "INTO",
+    "VALUES",
+    "THEN",
 ];
 
 struct Scan<'a> {
@@ -68,7 +90,13 @@ enum Insert {
 }
 
 /// Masks the secrets of a statement, which is at `offset` of what is looked at.
-pub(super) fn mask(text: &mut [u8], offset: usize, dialect: Dialect, rules: &Redaction, found: &mut Found) -> Sql {
+pub(super) fn mask(
+    text: &mut [u8],
+    offset: usize,
+    dialect: Dialect,
+    rules: &Redaction,
+    found: &mut Found,
+) -> Sql {
     let mut scan = Scan {
         text,
         at: 0,
@@ -179,7 +207,8 @@ impl Scan<'_> {
             return;
         }
         if is_secret && self.insert != Insert::Table {
-            let called = word.to_ascii_lowercase().ends_with(b"password") && self.text.get(self.at) == Some(&b'(');
+            let called =
+                word.to_ascii_lowercase().ends_with(b"password") && self.text.get(self.at) == Some(&b'(');
             self.pending = Some(Pending {
                 depth: self.depth,
                 assigned: called,
@@ -206,7 +235,10 @@ impl Scan<'_> {
                     self.insert = Insert::Listed;
                     self.sql.copies |= self.copy && self.columns.contains(&true);
                 }
-                if self.pending.is_some_and(|pending| self.depth < pending.depth || !pending.assigned) {
+                if self
+                    .pending
+                    .is_some_and(|pending| self.depth < pending.depth || !pending.assigned)
+                {
                     self.pending = None;
                 }
             }
@@ -216,7 +248,10 @@ impl Scan<'_> {
                     Insert::Values(index) if self.depth == self.base + 1 => *index += 1,
                     _ => {}
                 }
-                if self.pending.is_some_and(|pending| !pending.assigned || self.depth <= pending.depth) {
+                if self
+                    .pending
+                    .is_some_and(|pending| !pending.assigned || self.depth <= pending.depth)
+                {
                     self.pending = None;
                 }
             }
@@ -267,7 +302,10 @@ impl Scan<'_> {
     fn number(&mut self, length: usize) {
         if self.is_secret() {
             let digits = &mut self.text[self.at..self.at + length];
-            digits.iter_mut().filter(|byte| byte.is_ascii_digit()).for_each(|byte| *byte = b'1');
+            digits
+                .iter_mut()
+                .filter(|byte| byte.is_ascii_digit())
+                .for_each(|byte| *byte = b'1');
             self.found.note(self.offset + self.at, "sql literal", b"");
         }
         self.given();
@@ -285,7 +323,9 @@ impl Scan<'_> {
         let rest = &self.text[self.at + 1..];
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if digits > 0 {
-            let number = str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse::<usize>().ok());
+            let number = str::from_utf8(&rest[..digits])
+                .ok()
+                .and_then(|text| text.parse::<usize>().ok());
             self.at += 1 + digits;
             if let Some(index) = number.and_then(|number| number.checked_sub(1)) {
                 self.parameter(index);
@@ -301,7 +341,10 @@ impl Scan<'_> {
         let mark = self.text[self.at..self.at + tag + 2].to_vec();
         let from = self.at + mark.len();
         let body = &self.text[from..];
-        let length = body.windows(mark.len()).position(|window| window == mark).unwrap_or(body.len());
+        let length = body
+            .windows(mark.len())
+            .position(|window| window == mark)
+            .unwrap_or(body.len());
         self.literal(from, from + length);
         self.at = (from + length + mark.len()).min(self.text.len());
     }
@@ -362,7 +405,13 @@ mod tests {
     #[track_caller]
     fn check(dialect: Dialect, sql: &str, expected: &str, parameters: &[usize]) {
         let mut text = sql.as_bytes().to_vec();
-        let said = mask(&mut text, 0, dialect, &Redaction::default(), &mut Found::default());
+        let said = mask(
+            &mut text,
+            0,
+            dialect,
+            &Redaction::default(),
+            &mut Found::default(),
+        );
         assert_eq!(String::from_utf8(text).unwrap(), expected);
         assert_eq!(said.parameters, parameters, "{sql}");
     }
@@ -371,16 +420,46 @@ mod tests {
     fn literals_of_secrets_go() {
         use Dialect::Postgres;
         for (sql, expected) in [
-            ("ALTER ROLE ann WITH PASSWORD 'x''y' VALID UNTIL '2030'", "ALTER ROLE ann WITH PASSWORD '****' VALID UNTIL '2030'"),
-            ("CREATE USER b ENCRYPTED PASSWORD $$abc$$;SELECT 'a'", "CREATE USER b ENCRYPTED PASSWORD $$***$$;SELECT 'a'"),
-            ("UPDATE u SET password = crypt('abc', gen_salt('bf')), name = 'ann' WHERE id = 7", "UPDATE u SET password = crypt('***', gen_salt('**')), name = 'ann' WHERE id = 7"),
-            ("SELECT password FROM users WHERE name = 'ann'", "SELECT password FROM users WHERE name = 'ann'"),
-            ("SELECT * FROM users WHERE name = 'ann' AND token = 'abc' AND city = 'b'", "SELECT * FROM users WHERE name = 'ann' AND token = '***' AND city = 'b'"),
-            ("INSERT INTO users (id, \"password\", name) VALUES (1, 'abc', 'ann'), (2, crypt('d', 'e'), 'bob')", "INSERT INTO users (id, \"password\", name) VALUES (1, '***', 'ann'), (2, crypt('*', '*'), 'bob')"),
-            ("INSERT INTO t (a, pin) VALUES ('x', 1234) -- 'y'", "INSERT INTO t (a, pin) VALUES ('x', 1111) -- 'y'"),
-            ("INSERT INTO tokens (a, b) VALUES ('x', 'y')", "INSERT INTO tokens (a, b) VALUES ('x', 'y')"),
-            ("CREATE SUBSCRIPTION s CONNECTION 'host=a password=bcd dbname=e'", "CREATE SUBSCRIPTION s CONNECTION 'host=a password=*** dbname=e'"),
-            ("UPDATE u SET doc = '{\"token\": \"abc\", \"x\": \"y\"}'", "UPDATE u SET doc = '{\"token\": \"***\", \"x\": \"y\"}'"),
+            (
+                "ALTER ROLE ann WITH PASSWORD 'x''y' VALID UNTIL '2030'",
+                "ALTER ROLE ann WITH PASSWORD '****' VALID UNTIL '2030'",
+            ),
+            (
+                "CREATE USER b ENCRYPTED PASSWORD $$abc$$;SELECT 'a'",
+                "CREATE USER b ENCRYPTED PASSWORD $$***$$;SELECT 'a'",
+            ),
+            (
+                "UPDATE u SET password = crypt('abc', gen_salt('bf')), name = 'ann' WHERE id = 7",
+                "UPDATE u SET password = crypt('***', gen_salt('**')), name = 'ann' WHERE id = 7",
+            ),
+            (
+                "SELECT password FROM users WHERE name = 'ann'",
+                "SELECT password FROM users WHERE name = 'ann'",
+            ),
+            (
+                "SELECT * FROM users WHERE name = 'ann' AND token = 'abc' AND city = 'b'",
+                "SELECT * FROM users WHERE name = 'ann' AND token = '***' AND city = 'b'",
+            ),
+            (
+                "INSERT INTO users (id, \"password\", name) VALUES (1, 'abc', 'ann'), (2, crypt('d', 'e'), 'bob')",
+                "INSERT INTO users (id, \"password\", name) VALUES (1, '***', 'ann'), (2, crypt('*', '*'), 'bob')",
+            ),
+            (
+                "INSERT INTO t (a, pin) VALUES ('x', 1234) -- 'y'",
+                "INSERT INTO t (a, pin) VALUES ('x', 1111) -- 'y'",
+            ),
+            (
+                "INSERT INTO tokens (a, b) VALUES ('x', 'y')",
+                "INSERT INTO tokens (a, b) VALUES ('x', 'y')",
+            ),
+            (
+                "CREATE SUBSCRIPTION s CONNECTION 'host=a password=bcd dbname=e'",
+                "CREATE SUBSCRIPTION s CONNECTION 'host=a password=*** dbname=e'",
+            ),
+            (
+                "UPDATE u SET doc = '{\"token\": \"abc\", \"x\": \"y\"}'",
+                "UPDATE u SET doc = '{\"token\": \"***\", \"x\": \"y\"}'",
+            ),
             ("SELECT 'a\\', token = E'b\\'c'", "SELECT 'a\\', token = E'****'"),
             ("SELECT 'unclosed", "SELECT 'unclosed"),
             ("password '", "password '"),
@@ -388,9 +467,18 @@ mod tests {
             check(Postgres, sql, expected, &[]);
         }
         for (sql, expected) in [
-            ("CREATE USER a IDENTIFIED BY 'b\\'c'", "CREATE USER a IDENTIFIED BY '****'"),
-            ("SET PASSWORD FOR 'ann' = PASSWORD(\"abc\")", "SET PASSWORD FOR '***' = PASSWORD(\"***\")"),
-            ("ALTER USER u IDENTIFIED WITH caching_sha2_password BY 'abc'", "ALTER USER u IDENTIFIED WITH caching_sha2_password BY '***'"),
+            (
+                "CREATE USER a IDENTIFIED BY 'b\\'c'",
+                "CREATE USER a IDENTIFIED BY '****'",
+            ),
+            (
+                "SET PASSWORD FOR 'ann' = PASSWORD(\"abc\")",
+                "SET PASSWORD FOR '***' = PASSWORD(\"***\")",
+            ),
+            (
+                "ALTER USER u IDENTIFIED WITH caching_sha2_password BY 'abc'",
+                "ALTER USER u IDENTIFIED WITH caching_sha2_password BY '***'",
+            ),
         ] {
             check(Dialect::MySql, sql, expected, &[]);
         }
@@ -403,7 +491,16 @@ mod tests {
         let update = "UPDATE users SET api_key = ?, name = ? WHERE token = ?";
         check(Dialect::MySql, update, update, &[0, 2]);
         let mut copy = b"COPY users (name, password) FROM STDIN".to_vec();
-        assert!(mask(&mut copy, 0, Dialect::Postgres, &Redaction::default(), &mut Found::default()).copies);
+        assert!(
+            mask(
+                &mut copy,
+                0,
+                Dialect::Postgres,
+                &Redaction::default(),
+                &mut Found::default()
+            )
+            .copies
+        );
     }
 
     proptest::proptest! {

@@ -47,7 +47,8 @@ impl Text {
 
     /// Makes the secrets in the next bytes, which begin at `offset` of what is looked at, unreadable.
     pub(super) fn mask(&mut self, bytes: &mut [u8], offset: usize, rules: &Redaction, found: &mut Found) {
-        if let (Self::Unknown, Some(first)) = (&*self, bytes.iter().find(|byte| !byte.is_ascii_whitespace())) {
+        if let (Self::Unknown, Some(first)) = (&*self, bytes.iter().find(|byte| !byte.is_ascii_whitespace()))
+        {
             *self = match first {
                 b'{' | b'[' | b'"' => Self::Json(Json::default()),
                 b'a'..=b'z' | b'A'..=b'Z' | b'_' => Self::Form(Form::default()),
