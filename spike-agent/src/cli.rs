@@ -169,6 +169,7 @@ mod tests {
             "spike record show a.spike --connections --json",
             "spike record grep -i pattern a.spike",
             "spike record export a.spike --har -o a.har",
+            "spike record import a.har -o b.spike --redact none",
             "spike exec --stub a.spike --strict -- pytest",
             "spike replay stub a.spike --to port=80 --from process=curl --latency 2x --miss pass --strict --noise n.toml",
             "spike replay stub a.spike --detach --name x --ttl 1h --json",

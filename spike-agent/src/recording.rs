@@ -11,6 +11,7 @@ pub mod export;
 mod fields;
 pub mod http;
 pub mod http2;
+pub mod import;
 pub mod live;
 mod reader;
 mod redact;

@@ -16,6 +16,7 @@ use spike_tests::{
     needs,
     oracle::curl,
     tools::{python, python_module, script},
+    wait_for,
     workload::{free_port, nginx, postgres, postgres_bin, redis, wait_for_listener},
     world::{Place, World, finish, start},
 };
@@ -40,6 +41,8 @@ pub(crate) const TESTS: &[Test] = &[
         "commands_of_curl_do_the_same_again",
         commands_of_curl_do_the_same_again,
     ),
+    ("what_is_exported_is_imported", what_is_exported_is_imported),
+    ("captures_of_others_are_imported", captures_of_others_are_imported),
     ("exec_records_its_command_alone", exec_records_its_command_alone),
     ("faults_show_in_what_is_recorded", faults_show_in_what_is_recorded),
 ];
@@ -251,7 +254,7 @@ fn forty_secrets_are_nowhere() {
             &format!("X-Api-Key: {}", s(4)),
             "-H",
             &format!("Proxy-Authorization: Basic {}", s(5)),
-            &format!("{url}/q?token={}&user=ann&api_key={}", s(6), s(7)),
+            &format!("{url}/q?token={}&user=plain-marker&api_key={}", s(6), s(7)),
         ],
     );
     let answer = format!("X-Answer: ['{}','{}','{}','{}']", s(8), s(9), s(10), s(11));
@@ -608,6 +611,127 @@ fn record_again(world: &World, agent: &Agent, port: u16) -> String {
         .spike(&["record", "start", "--to", &format!("port={port}"), "-o", &file])
         .ok();
     file
+}
+
+/// What is the same in a recording and in one that was made of its export.
+fn gist(call: &Value) -> [Value; 5] {
+    ["protocol", "operation", "target", "status", "complete"].map(|key| call[key].clone())
+}
+
+fn what_is_exported_is_imported() {
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let (web, redis) = (
+        nginx(&world, &world.place("web")),
+        redis(&world, &world.place("redis")),
+    );
+    let shell = world.place("shell");
+    let file = record(&world, &agent, &format!("--from {}", shell.selector()));
+    for path in ["small?a=b", "none", "mib"] {
+        curl(&shell, &format!("http://127.0.0.1:{web}/{path}"), &[]);
+    }
+    shell
+        .run("redis-cli", &["-p", &redis.to_string(), "SET", "a", "b"])
+        .ok();
+    stop(&agent);
+    let before = calls(&agent, &file);
+    for (format, protocol) in [("--pcapng", None), ("--har", Some("http"))] {
+        let other = world.path(&format!("export{format}")).display().to_string();
+        agent
+            .spike(&["record", "export", &file, format, "-o", &other])
+            .ok();
+        let again = world.path(&format!("again{format}.spike")).display().to_string();
+        let said = agent.spike(&["record", "import", &other, "-o", &again]);
+        assert_eq!(said.code(), 0, "{}", said.stderr);
+        let meant = |call: &&Value| protocol.is_none_or(|protocol| call["protocol"] == protocol);
+        let expected: Vec<_> = before.iter().filter(meant).map(gist).collect();
+        let after = calls(&agent, &again);
+        assert_eq!(after.iter().map(gist).collect::<Vec<_>>(), expected, "{format}");
+        assert_eq!(sql(&again, "SELECT count(*) FROM loss"), "0");
+        let times = |calls: &[Value]| {
+            calls
+                .iter()
+                .map(|call| call["started_ns"].as_u64().unwrap_or(0))
+                .max()
+        };
+        assert!(times(&after) <= times(&before), "times are since the first");
+        let mode = fs::metadata(&again).expect("the recording").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let bad = world.path("bad.har").display().to_string();
+    fs::write(&bad, r#"{"log": {"entries": [{"request": 7}]}}"#).expect("write");
+    let made = world.path("bad.spike").display().to_string();
+    for (input, why) in [
+        (&*bad, "no HTTP archive"),
+        (&*file, "neither a pcapng nor a pcap"),
+    ] {
+        let done = agent.spike(&["record", "import", input, "-o", &made]);
+        assert!(done.code() == 1 && done.stderr.contains(why), "{}", done.stderr);
+        assert!(!Path::new(&made).exists(), "nothing is left");
+    }
+}
+
+fn captures_of_others_are_imported() {
+    needs::program("tcpdump");
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let port = nginx(&world, &world.place("web"));
+    let file = world.path("tcpdump.pcap").display().to_string();
+    let filter = format!("tcp port {port}");
+    let mut tcpdump = world.place("tcpdump").command("tcpdump");
+    tcpdump
+        .args(["-i", "lo", "-U", "-w", &file, &filter])
+        .stderr(Stdio::null());
+    let tcpdump = world.keep(tcpdump.spawn().expect("start tcpdump"));
+    wait_for("tcpdump's file", Duration::from_secs(5), || {
+        fs::metadata(&file).ok().filter(|file| file.len() > 0).map(drop)
+    });
+    let shell = world.place("shell");
+    let secret = format!("http://127.0.0.1:{port}/small?token=S3kr1t");
+    for url in [&*secret, &format!("http://127.0.0.1:{port}/mib")] {
+        assert_eq!(curl(&shell, url, &[]).code, 0);
+    }
+    // It may read a second late.
+    wait_for("tcpdump to have all", Duration::from_secs(10), || {
+        fs::metadata(&file)
+            .ok()
+            .filter(|file| file.len() > 1 << 20)
+            .map(drop)
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    spike_tests::world::kill(tcpdump, libc::SIGINT);
+    std::thread::sleep(Duration::from_millis(500));
+    let made = world.path("made.spike").display().to_string();
+    let imported = agent.spike(&["record", "import", &file, "-o", &made]);
+    assert_eq!(imported.code(), 0, "{}", imported.stderr);
+    let calls = calls(&agent, &made);
+    let said: Vec<_> = calls
+        .iter()
+        .map(|call| (call["request"]["target"].as_str(), call["status"].as_str()))
+        .collect();
+    let expected = [
+        (Some("/small?token=******"), Some("200")),
+        (Some("/mib"), Some("200")),
+    ];
+    assert_eq!(said, expected, "{}", imported.stderr);
+    assert_eq!(
+        sql(
+            &made,
+            "SELECT sum(length(bytes)) >= 1048576 FROM chunk WHERE connection = 2 AND side = 1"
+        ),
+        "1"
+    );
+    // Of a file that is cut within a packet nothing is made.
+    let bytes = fs::read(&file).expect("read tcpdump's file");
+    fs::write(&file, &bytes[..bytes.len() - 1000]).expect("write");
+    let cut = world.path("cut.spike").display().to_string();
+    let done = agent.spike(&["record", "import", &file, "-o", &cut]);
+    assert!(
+        done.code() == 1 && done.stderr.contains("the file is damaged"),
+        "{}",
+        done.stderr
+    );
+    assert!(!Path::new(&cut).exists());
 }
 
 fn exec_records_its_command_alone() {

@@ -1,6 +1,7 @@
 //! `spike record`: requests and responses of chosen calls, in one file.
 
 mod export;
+mod import;
 mod manage;
 mod show;
 mod words;
@@ -33,6 +34,8 @@ enum RecordVerb {
     Grep(show::GrepArgs),
     /// Write the calls of a recording in another format; works without an agent
     Export(export::ExportArgs),
+    /// Make a recording of a HAR, or of the TCP connections of a pcapng or pcap file; works without an agent
+    Import(import::ImportArgs),
 }
 
 pub(super) async fn run(args: RecordArgs) -> Result<ExitCode> {
@@ -44,5 +47,6 @@ pub(super) async fn run(args: RecordArgs) -> Result<ExitCode> {
         RecordVerb::Show(args) => show::show(&args).map(done),
         RecordVerb::Grep(args) => show::grep(&args),
         RecordVerb::Export(args) => export::run(&args).map(done),
+        RecordVerb::Import(args) => import::run(&args).map(done),
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP calls of a recording as requests and responses, with their content.
 
-use super::{ConnectionRow, NewCall, Reader, RecordingError, body::Framing};
+use super::{ConnectionRow, NewCall, Reader, RecordingError, body::Framing, http2};
 
 /// More fields are not read.
 const FIELDS_LIMIT: usize = 128;
@@ -49,11 +49,20 @@ pub struct Response {
 }
 
 impl Exchange {
-    /// Reads a call; none when it is not HTTP/1.x or its request is not whole.
+    /// Reads a call; none when it is not HTTP or its request is not whole.
     ///
     /// # Errors
     /// When the recording cannot be read.
     pub fn read(reader: &Reader, call: &NewCall) -> Result<Option<Self>, RecordingError> {
+        if let ("http2" | "grpc", Some(stream)) = (&*call.protocol, call.stream) {
+            let stream = u32::try_from(stream).unwrap_or(0);
+            let request = http2::message(&reader.request_bytes(call)?, stream);
+            let response = http2::message(&reader.response_bytes(call)?, stream);
+            return Ok(Request::of(request).map(|request| Self {
+                request,
+                response: Response::of(response),
+            }));
+        }
         if call.protocol != "http" {
             return Ok(None);
         }
@@ -71,7 +80,8 @@ impl Exchange {
             return target.clone();
         }
         let opened = &connection.opened;
-        let host = header(&self.request.headers, "host").unwrap_or(&opened.server);
+        let host = header(&self.request.headers, "host").or(header(&self.request.headers, ":authority"));
+        let host = host.unwrap_or(&opened.server);
         let slash = if target.starts_with('/') { "" } else { "/" };
         format!("http://{host}{slash}{target}")
     }
@@ -84,6 +94,19 @@ pub fn header<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str>
 }
 
 impl Request {
+    /// From the frames of a stream.
+    fn of(message: http2::Message) -> Option<Self> {
+        let headers = texts(message.blocks.first()?);
+        Some(Self {
+            method: header(&headers, ":method")?.to_owned(),
+            target: header(&headers, ":path").unwrap_or_default().to_owned(),
+            version: "HTTP/2".to_owned(),
+            body: message.body,
+            head_bytes: headers.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            headers,
+        })
+    }
+
     /// From the bytes as they passed; none if they are not all there.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_LIMIT];
@@ -104,6 +127,19 @@ impl Request {
 }
 
 impl Response {
+    /// From the frames of a stream.
+    fn of(message: http2::Message) -> Option<Self> {
+        let headers = texts(message.blocks.first()?);
+        Some(Self {
+            status: header(&headers, ":status")?.parse().ok()?,
+            reason: String::new(),
+            version: "HTTP/2".to_owned(),
+            body: message.body,
+            head_bytes: headers.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            headers,
+        })
+    }
+
     /// From the bytes as they passed, interim responses left out.
     pub fn parse(mut bytes: &[u8], method: &str) -> Option<Self> {
         loop {
@@ -131,6 +167,14 @@ impl Response {
             });
         }
     }
+}
+
+fn texts(fields: &http2::Fields) -> Vec<(String, String)> {
+    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+    fields
+        .iter()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
 }
 
 fn pairs<'a>(fields: &'a [httparse::Header<'a>]) -> impl Iterator<Item = (&'a str, &'a [u8])> {

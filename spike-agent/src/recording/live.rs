@@ -3,7 +3,7 @@
 //! `carrier --Event--> thread --> file`. What is under way to the thread is bounded; what does not fit is not recorded, and
 //! counted, unless the carrier was told to wait.
 
-mod connection;
+pub(super) mod connection;
 mod thread;
 
 use std::{

@@ -4,6 +4,7 @@
 //! bytes of a connection as they come, in pieces of any size, and gives out what may be kept: at once where each byte can
 //! be decided by what was before it, else once the message is whole.
 
+mod coded;
 mod form;
 mod held;
 mod http1;
@@ -51,6 +52,11 @@ impl Found {
     /// What follows is about bytes of `side` from `position` on.
     pub(super) fn at(&mut self, side: Side, position: u64) {
         (self.side, self.base) = (Some(side), position);
+    }
+
+    /// Nothing was found.
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// A secret at `offset` from there.

@@ -30,7 +30,8 @@ pub fn curl(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportError
             method => words.extend(["--request".to_owned(), method.to_owned()]),
         }
         for (name, value) in &request.headers {
-            if !OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            // `:path` and the like are in the URL.
+            if !name.starts_with(':') && !OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
                 words.extend(["--header".to_owned(), format!("{name}: {value}")]);
             }
         }

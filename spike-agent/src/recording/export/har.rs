@@ -140,7 +140,9 @@ fn response(response: Option<&Response>) -> Value {
 
 fn headers(fields: &[(String, String)]) -> Value {
     let field = |(name, value): &(String, String)| json!({"name": name, "value": value});
-    fields.iter().map(field).collect()
+    // `:path` and the like stand elsewhere.
+    let named = fields.iter().filter(|(name, _)| !name.starts_with(':'));
+    named.map(field).collect()
 }
 
 /// The first of a `Set-Cookie`, or all of a `Cookie`.

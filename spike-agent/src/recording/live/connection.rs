@@ -18,7 +18,7 @@ const PATIENCE_NS: u64 = 700_000_000;
 /// Bytes of a message from which its fields are read.
 const FIELDS_LIMIT: u64 = 64 << 10;
 
-pub(super) struct Carried {
+pub(in crate::recording) struct Carried {
     row: i64,
     rules: Redaction,
     body_limit: Option<u64>,
@@ -61,7 +61,12 @@ enum Stage {
 }
 
 impl Carried {
-    pub(super) fn new(row: i64, new: &NewConnection, rules: Redaction, body_limit: Option<u64>) -> Self {
+    pub(in crate::recording) fn new(
+        row: i64,
+        new: &NewConnection,
+        rules: Redaction,
+        body_limit: Option<u64>,
+    ) -> Self {
         let port = new
             .server
             .rsplit_once(':')
@@ -87,7 +92,7 @@ impl Carried {
     }
 
     /// Bytes that a side sent.
-    pub(super) fn bytes(
+    pub(in crate::recording) fn bytes(
         &mut self,
         from: Side,
         at_ns: u64,
@@ -122,7 +127,13 @@ impl Carried {
     }
 
     /// Bytes of a side that never came.
-    pub(super) fn missing(&mut self, from: Side, at_ns: u64, count: u64, writer: &mut Writer) -> Result<()> {
+    pub(in crate::recording) fn missing(
+        &mut self,
+        from: Side,
+        at_ns: u64,
+        count: u64,
+        writer: &mut Writer,
+    ) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -146,22 +157,29 @@ impl Carried {
             return self.tell_calls(writer, None);
         }
         self.stage = Stage::Lost;
+        // What was held goes with it.
+        let held = self.sides.iter_mut().flat_map(|sent| sent.pending.drain(..));
+        self.untold += held.map(|(length, _)| length as u64).sum::<u64>();
         self.conversation.end(at_ns, End::Unsampled, &mut self.calls);
         self.tell_calls(writer, None)
     }
 
     /// Has its protocol been looked for too long?
-    pub(super) fn waits_too_long(&self, now_ns: u64) -> bool {
+    pub(in crate::recording) fn waits_too_long(&self, now_ns: u64) -> bool {
         matches!(&self.stage, Stage::Detecting { since_ns: Some(since), .. } if now_ns.saturating_sub(*since) > PATIENCE_NS)
     }
 
     /// Takes what was held for what it looks like so far.
-    pub(super) fn give_up_waiting(&mut self, writer: &mut Writer, counts: &Counts) -> Result<()> {
+    pub(in crate::recording) fn give_up_waiting(
+        &mut self,
+        writer: &mut Writer,
+        counts: &Counts,
+    ) -> Result<()> {
         self.decide(writer, counts)
     }
 
     /// It is over, or goes on without being recorded.
-    pub(super) fn end(
+    pub(in crate::recording) fn end(
         &mut self,
         at_ns: Option<u64>,
         is_reset: bool,

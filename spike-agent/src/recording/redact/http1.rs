@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Found, Redact, Redaction, STAR, form::Form, rules::NAME_LIMIT, text::Text};
+use super::{Found, Redact, Redaction, STAR, coded::Coded, form::Form, rules::NAME_LIMIT, text::Text};
 use crate::protocol::Side;
 
 /// Bytes kept of values that say how the body is framed.
@@ -48,6 +48,8 @@ struct Messages {
     head: Head,
     body: Body,
     text: Option<Text>,
+    /// A body that is compressed, from its first byte on: whether it has secrets shows at its end.
+    coded: Option<Coded>,
 }
 
 #[derive(Debug, Default)]
@@ -134,29 +136,56 @@ impl Http1 {
 
 impl Redact for Http1 {
     fn take(&mut self, from: Side, bytes: &[u8], out: &mut Vec<u8>, found: &mut Found) {
-        let start = out.len();
-        out.extend_from_slice(bytes);
-        let bytes = &mut out[start..];
-        let mut at = 0;
+        let mut bytes = bytes.to_vec();
+        // What was given to `out` already.
+        let (mut at, mut given) = (0, 0);
         while at < bytes.len() && !self.is_other {
             let side = &mut self.sides[from as usize];
             if matches!(side.part, Part::Body) {
                 let length = side.body_within(bytes.len() - at);
                 let part = &mut bytes[at..at + length];
-                if let Some(text) = &mut side.text {
+                if let Some(coded) = &mut side.coded {
+                    coded.body(part);
+                } else if let Some(text) = &mut side.text {
                     text.mask(part, at, &self.rules, found);
                 }
                 side.passed(length as u64);
                 at += length;
             } else {
-                if side.byte(from, &mut bytes[at], at, &self.rules, found) {
-                    self.head_ended(from);
+                let head_ends = side.byte(from, &mut bytes[at], at, &self.rules, found);
+                if let Some(coded) = &mut side.coded {
+                    coded.framing(bytes[at]);
                 }
                 at += 1;
+                if head_ends {
+                    self.head_ended(from);
+                    if self.sides[from as usize].coded.is_some() {
+                        out.extend_from_slice(&bytes[given..at]);
+                        given = at;
+                    }
+                }
+            }
+            let side = &mut self.sides[from as usize];
+            if let Some(coded) = &mut side.coded {
+                given = at;
+                let is_over = matches!(side.part, Part::Start);
+                if is_over || coded.is_too_long() {
+                    coded.end(is_over, &self.rules, out, found);
+                    side.coded = None;
+                    // The rest of one that is too long.
+                    side.text = (!is_over).then_some(Text::Secret);
+                }
             }
         }
         if self.is_masked {
             bytes[at..].fill(STAR);
+        }
+        out.extend_from_slice(&bytes[given..]);
+    }
+
+    fn end(&mut self, from: Side, out: &mut Vec<u8>) {
+        if let Some(mut coded) = self.sides[from as usize].coded.take() {
+            coded.end(true, &self.rules, out, &mut Found::default());
         }
     }
 
@@ -176,6 +205,9 @@ impl Redact for Http1 {
             return false;
         }
         // It may have ended within a secret.
+        if side.coded.is_some() {
+            return false;
+        }
         if let Some(text) = side.text.as_mut().filter(|text| !matches!(text, Text::Opaque)) {
             *text = Text::Secret;
         }
@@ -222,15 +254,12 @@ impl Http1 {
                 }
             }
         }
-        let coded = !head.coding.is_empty() && !head.coding.eq_ignore_ascii_case(b"identity");
+        let is_coded = !head.coding.is_empty() && !head.coding.eq_ignore_ascii_case(b"identity");
         let side = &mut self.sides[from as usize];
-        side.text = (body != Body::None).then(|| {
-            if coded {
-                Text::Opaque
-            } else {
-                Text::of(&head.media_type)
-            }
-        });
+        let text = Text::of(&head.media_type);
+        side.coded = (body != Body::None && is_coded && !matches!(text, Text::Opaque))
+            .then(|| Coded::new(&head.coding, &head.media_type));
+        side.text = (body != Body::None).then_some(text);
         side.body = body;
         side.part = match body {
             Body::None => Part::Start,

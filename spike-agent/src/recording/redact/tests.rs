@@ -164,6 +164,331 @@ fn a_gap_is_passed_over_in_a_body_alone() {
     );
 }
 
+#[test]
+fn compressed_bodies_are_kept_only_without_secrets() {
+    use std::io::Write as _;
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let response = |coding: &str, body: &[u8], chunked: bool| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: {coding}\r\n");
+        if !chunked {
+            return [
+                format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
+                body,
+            ]
+            .concat();
+        }
+        let chunks: Vec<u8> = body
+            .chunks(7)
+            .flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat())
+            .collect();
+        [
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes(),
+            &chunks,
+            b"0\r\n\r\n",
+        ]
+        .concat()
+    };
+    let (open, secret) = (
+        gzip("{\"user\": \"ann\"}"),
+        gzip("{\"user\": \"ann\", \"password\": \"abc\"}"),
+    );
+    let next = b"HTTP/1.1 204 No Content\r\nX-Api-Key: abc\r\n\r\n";
+    for cut in [1, 3, 10_000] {
+        for chunked in [false, true] {
+            for (coding, body, is_kept) in [
+                ("gzip", &open, true),
+                ("gzip", &secret, false),
+                ("br", &open, false),
+            ] {
+                let given = [&response(coding, body, chunked)[..], next].concat();
+                let (out, _) = redact(ProtocolName::Http1, &[(Side::Server, &given)], cut);
+                assert_eq!(out[1].len(), given.len());
+                assert!(out[1].ends_with(b"\r\nX-Api-Key: ***\r\n\r\n"));
+                let end = given.len() - next.len();
+                assert_eq!(out[1][..end] == given[..end], is_kept, "{coding} {chunked} {cut}");
+            }
+        }
+    }
+    let half = &response("gzip", &open, false);
+    let (out, _) = redact(ProtocolName::Http1, &[(Side::Server, &half[..half.len() - 5])], 8);
+    assert_eq!(out[1].len(), half.len() - 5);
+    assert!(out[1].ends_with(b"****"));
+}
+
+fn pg(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32 + 4).to_be_bytes();
+    [&[kind][..], &length, body].concat()
+}
+
+fn gone(out: &[Vec<u8>; 2], given: [usize; 2], secrets: &[&str]) {
+    assert_eq!([out[0].len(), out[1].len()], given);
+    for bytes in out {
+        for secret in secrets {
+            let found = bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes());
+            assert!(!found, "{secret} in {:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+#[test]
+fn postgresql_loses_passwords_parameters_and_columns() {
+    let startup = b"\0\0\0\x15\0\x03\0\0user\0ann-open\0".to_vec();
+    let startup = [&(startup.len() as u32).to_be_bytes()[..], &startup[4..]].concat();
+    let described = pg(
+        b'T',
+        b"\0\x02name\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0password\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    );
+    let row = |secret: &[u8]| pg(b'D', &[b"\0\x02\0\0\0\x03ann\0\0\0\x06", secret].concat());
+    let client = [
+        startup,
+        pg(b'p', b"S1pass\0"),
+        pg(b'Q', b"SELECT name, password FROM users WHERE token = 'S2tokn'\0"),
+        pg(
+            b'P',
+            b"st\0INSERT INTO users (name, password) VALUES ($1, $2)\0\0\0",
+        ),
+        pg(b'B', b"\0st\0\0\0\0\x02\0\0\0\x03bob\0\0\0\x06S3parm\0\0"),
+        pg(b'E', b"\0\0\0\0\0"),
+        pg(b'S', b""),
+        pg(b'P', b"se\0SELECT * FROM users\0\0\0"),
+        pg(b'D', b"Sse\0"),
+        pg(b'S', b""),
+        pg(b'B', b"\0se\0\0\0\0\0\0\0"),
+        pg(b'E', b"\0\0\0\0\0"),
+        pg(b'S', b""),
+    ]
+    .concat();
+    let server = [
+        pg(b'R', b"\0\0\0\0"),
+        pg(b'Z', b"I"),
+        described.clone(),
+        row(b"S4colm"),
+        pg(b'C', b"SELECT 1\0"),
+        pg(b'Z', b"I"),
+        pg(b'1', b""),
+        pg(b'2', b""),
+        pg(b'E', b"SERROR\0DKey (password)=(S5fail) already exists.\0\0"),
+        pg(b'Z', b"I"),
+        pg(b'1', b""),
+        described,
+        pg(b'Z', b"I"),
+        pg(b'2', b""),
+        row(b"S6bind"),
+        pg(b'C', b"SELECT 1\0"),
+        pg(b'Z', b"I"),
+    ]
+    .concat();
+    for cut in [1, 5, 17, 100_000] {
+        let (out, names) = redact(
+            ProtocolName::Postgres,
+            &[(Side::Client, &client), (Side::Server, &server)],
+            cut,
+        );
+        gone(
+            &out,
+            [client.len(), server.len()],
+            &["S1pass", "S2tokn", "S3parm", "S4colm", "S5fail", "S6bind"],
+        );
+        let shown = String::from_utf8_lossy(&out[0]).into_owned() + &String::from_utf8_lossy(&out[1]);
+        for open in [
+            "ann-open",
+            "bob",
+            "SELECT name, password FROM users",
+            "already exists",
+            "ann",
+        ] {
+            assert!(shown.contains(open), "{open}");
+        }
+        assert!(
+            names.iter().any(|name| name == "postgresql password")
+                && names.iter().any(|name| name == "sql column"),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn redis_loses_what_commands_and_names_say() {
+    let command = |words: &[&str]| {
+        let words: String = words
+            .iter()
+            .map(|word| format!("${}\r\n{word}\r\n", word.len()))
+            .collect();
+        format!("*{}\r\n{words}", words.matches('$').count())
+    };
+    let client = [
+        command(&["AUTH", "ann", "S1auth"]),
+        command(&["HELLO", "3", "AUTH", "ann-open", "S2helo"]),
+        command(&["CONFIG", "SET", "requirepass", "S3conf"]),
+        command(&["ACL", "SETUSER", "bob-open", ">S4user"]),
+        command(&["HSET", "user:1", "name", "ann-name", "password", "S5hash"]),
+        command(&["SET", "session:token", "S6keyv"]),
+        command(&["SET", "doc", "{\"secret\": \"S7json\", \"open\": \"open-json\"}"]),
+        command(&["HGETALL", "user:1"]),
+        command(&["GET", "session:token"]),
+        command(&["SET", "", "open-value"]),
+        "AUTH S8line\r\n".to_owned(),
+        command(&["GET", "plain"]),
+    ]
+    .concat();
+    let server = "+OK\r\n%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n+OK\r\n+OK\r\n:2\r\n+OK\r\n+OK\r\n\
+        *4\r\n$4\r\nname\r\n$8\r\nann-name\r\n$8\r\npassword\r\n$6\r\nS5hash\r\n$6\r\nS6keyv\r\n+OK\r\n-ERR no\r\n$10\r\nopen-reply\r\n";
+    for cut in [1, 4, 1000] {
+        let (out, _) = redact(
+            ProtocolName::Redis,
+            &[
+                (Side::Client, client.as_bytes()),
+                (Side::Server, server.as_bytes()),
+            ],
+            cut,
+        );
+        let secrets = [
+            "S1auth", "S2helo", "S3conf", "S4user", "S5hash", "S6keyv", "S7json", "S8line",
+        ];
+        gone(&out, [client.len(), server.len()], &secrets);
+        let [client, server] = out.map(|bytes| String::from_utf8(bytes).unwrap());
+        for open in [
+            "ann-open",
+            "bob-open",
+            "ann-name",
+            "open-json",
+            "open-value",
+            "password",
+        ] {
+            assert!(client.contains(open), "{open} in {client}");
+        }
+        assert!(
+            server.contains("ann-name") && server.contains("open-reply") && server.contains("redis"),
+            "{server}"
+        );
+    }
+}
+
+#[test]
+fn mysql_loses_logins_literals_and_columns() {
+    let packet = |number: u8, payload: &[u8]| [&[payload.len() as u8, 0, 0, number][..], payload].concat();
+    let column = |name: &str| {
+        let texts = ["def", "shop", "users", "users", name, name];
+        let texts: Vec<u8> = texts
+            .iter()
+            .flat_map(|text| [&[text.len() as u8][..], text.as_bytes()].concat())
+            .collect();
+        [&texts[..], b"\x0c\x21\0\xff\0\0\0\xfd\0\0\0\0\0"].concat()
+    };
+    let login = [
+        &(0x8000_u32 | 0x200).to_le_bytes()[..],
+        &[0; 28],
+        b"ann-open\0\x06S1auth",
+    ]
+    .concat();
+    let client = [
+        packet(1, &login),
+        packet(3, b"S2more"),
+        packet(
+            0,
+            b"\x03SELECT name, api_key FROM users WHERE password = 'S3sqls'",
+        ),
+    ];
+    let server = [
+        packet(0, b"\x0a8.0\0"),
+        [
+            packet(2, b"\xfecaching_sha2_password\0"),
+            packet(4, b"\0\0\0\x02\0\0\0"),
+        ]
+        .concat(),
+        [
+            packet(1, b"\x02"),
+            packet(2, &column("name")),
+            packet(3, &column("api_key")),
+            packet(4, b"\xfe\0\0\x02\0"),
+            packet(5, b"\x08ann-name\x06S4colm"),
+            packet(6, b"\xfe\0\0\x02\0"),
+        ]
+        .concat(),
+    ];
+    let pieces: Vec<(Side, &[u8])> = vec![
+        (Side::Server, &server[0]),
+        (Side::Client, &client[0]),
+        (Side::Server, &server[1][..24 + 4]),
+        (Side::Client, &client[1]),
+        (Side::Server, &server[1][24 + 4..]),
+        (Side::Client, &client[2]),
+        (Side::Server, &server[2]),
+    ];
+    for cut in [1, 9, 1000] {
+        let (out, _) = redact(ProtocolName::MySql, &pieces, cut);
+        let given = [client.concat().len(), server.concat().len()];
+        gone(&out, given, &["S1auth", "S2more", "S3sqls", "S4colm"]);
+        let shown = String::from_utf8_lossy(&out[0]).into_owned() + &String::from_utf8_lossy(&out[1]);
+        for open in ["ann-open", "SELECT name, api_key", "ann-name", "caching_sha2"] {
+            assert!(shown.contains(open), "{open} in {shown}");
+        }
+    }
+}
+
+#[test]
+fn http2_is_written_anew_without_secrets() {
+    use crate::recording::http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, field, message};
+    let mut encoder = fluke_hpack::Encoder::new();
+    let mut client = PREFACE.to_vec();
+    let mut send = |kind, flags, stream, payload: &[u8]| {
+        Frame {
+            length: payload.len(),
+            kind,
+            flags,
+            stream,
+        }
+        .write(&mut client);
+        client.extend_from_slice(payload);
+    };
+    // The second block refers to the first.
+    for stream in [1, 3] {
+        let fields: [(&[u8], &[u8]); 5] = [
+            (b":method", b"POST"),
+            (b":path", b"/a?token=S1path&b=c"),
+            (b"authorization", b"Bearer S2auth"),
+            (b"content-type", b"application/json"),
+            (b"x-open", b"open-value"),
+        ];
+        send(HEADERS, END_HEADERS, stream, &encoder.encode(fields));
+        send(
+            DATA,
+            END_STREAM,
+            stream,
+            b"{\"password\":\"S3json\",\"a\":\"open-json\"}",
+        );
+    }
+    for cut in [1, 10, 10_000] {
+        let (out, names) = redact(ProtocolName::Http2, &[(Side::Client, &client)], cut);
+        for stream in [1, 3] {
+            let read = message(&out[0], stream);
+            let of =
+                |name: &[u8]| String::from_utf8_lossy(field(&read.blocks[0], name).unwrap()).into_owned();
+            assert_eq!(of(b":path"), "/a?token=******&b=c");
+            assert_eq!(
+                (of(b"authorization"), of(b"x-open")),
+                ("Bearer ******".to_owned(), "open-value".to_owned())
+            );
+            assert_eq!(
+                String::from_utf8_lossy(&read.body),
+                "{\"password\":\"******\",\"a\":\"open-json\"}"
+            );
+            assert!(read.ends);
+        }
+        assert!(
+            names.iter().any(|name| name == "header authorization"),
+            "{names:?}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn json_stays_json_of_the_same_length_and_shape(

@@ -1,3 +1,5 @@
+//! Recorded requests, sent to a server of the test's own.
+
 use std::sync::atomic::AtomicBool;
 
 use tokio::{

@@ -1,3 +1,5 @@
+//! Callers of stubs, over the sockets that the proxy gets.
+
 use std::time::Duration;
 
 use tokio::{

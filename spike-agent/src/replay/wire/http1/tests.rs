@@ -1,3 +1,5 @@
+//! Messages in every framing, whole, cut and wrong.
+
 use super::*;
 use crate::replay::wire::testing::recorded;
 

@@ -1,3 +1,5 @@
+//! Connections of PostgreSQL, made message by message.
+
 use super::*;
 use crate::replay::wire::testing::recorded;
 
