@@ -122,7 +122,32 @@ pub(super) fn redactor(protocol: Option<ProtocolName>, rules: &Redaction) -> Box
         Some(ProtocolName::Redis) => Box::new(redis::Redis::new(rules.clone())),
         Some(ProtocolName::MySql) => Box::new(mysql::MySql::new(rules.clone())),
         Some(ProtocolName::Postgres) => Box::new(postgres::Postgres::new(rules.clone())),
+        // What its clients prove who they are with is JSON, between lines.
+        Some(ProtocolName::Nats) => Box::new(Lines {
+            rules: rules.clone(),
+            sides: [json::Json::default(), json::Json::default()],
+        }),
         _ => Box::new(Nothing),
+    }
+}
+
+/// Takes all of it for text that may have JSON in it.
+struct Lines {
+    rules: Redaction,
+    sides: [json::Json; 2],
+}
+
+impl Redact for Lines {
+    fn take(&mut self, from: Side, bytes: &[u8], out: &mut Vec<u8>, found: &mut Found) {
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        for (offset, byte) in out[start..].iter_mut().enumerate() {
+            self.sides[from as usize].byte(byte, offset, &self.rules, found);
+        }
+    }
+
+    fn gap(&mut self, _: Side, _: u64) -> bool {
+        false
     }
 }
 

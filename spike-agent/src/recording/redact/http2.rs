@@ -177,8 +177,13 @@ fn text_of(fields: &Fields) -> Text {
     let media_type = field(fields, b"content-type").unwrap_or_default();
     let coding = field(fields, b"content-encoding").unwrap_or(b"identity");
     // Fields of gRPC's messages have numbers in place of names.
-    if media_type.starts_with(b"application/grpc") || !coding.eq_ignore_ascii_case(b"identity") {
+    if media_type.starts_with(b"application/grpc") {
         return Text::Opaque;
     }
-    Text::of(media_type)
+    match Text::of(media_type) {
+        Text::Opaque => Text::Opaque,
+        // Frames are not held until the whole body is there.
+        _ if !coding.eq_ignore_ascii_case(b"identity") => Text::Secret,
+        text => text,
+    }
 }

@@ -434,6 +434,15 @@ fn mysql_loses_logins_literals_and_columns() {
 }
 
 #[test]
+fn nats_loses_what_clients_connect_with() {
+    let client = "CONNECT {\"user\":\"ann-open\",\"pass\":\"S1pass\",\"auth_token\":\"S2tokn\"}\r\nPUB a.b 5\r\nhello\r\n";
+    let (out, _) = redact(ProtocolName::Nats, &[(Side::Client, client.as_bytes())], 6);
+    gone(&out, [client.len(), 0], &["S1pass", "S2tokn"]);
+    let kept = String::from_utf8_lossy(&out[0]).into_owned();
+    assert!(kept.contains("ann-open") && kept.ends_with("hello\r\n"));
+}
+
+#[test]
 fn http2_is_written_anew_without_secrets() {
     use crate::recording::http2::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, field, message};
     let mut encoder = fluke_hpack::Encoder::new();
