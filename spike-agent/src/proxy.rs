@@ -5,6 +5,7 @@ mod connection;
 pub mod namespaces;
 mod open;
 mod pump;
+mod stand_in;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -35,6 +35,7 @@ use crate::{
 use buffers::Buffers;
 use connection::Addresses;
 use open::Open;
+pub use stand_in::{Dial, StandIns};
 pub use tap::{Opened, Recorder, Recorders};
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
@@ -70,15 +71,6 @@ pub trait Originals: Send + Sync + 'static {
 pub trait UpstreamSockets: Send + Sync + 'static {
     /// A TCP socket that does not block and is closed on exec.
     fn tcp(&self, ipv6: bool) -> io::Result<OwnedFd>;
-}
-
-/// Connects to where a caller wanted to go, as the caller would have.
-pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
-
-/// Answers connections in the place of their servers.
-pub trait StandIns: Send + Sync + 'static {
-    /// The server's end of a connection, when it is one that is stood in for. `dial` reaches the real server.
-    fn answer(&self, caller: &Caller, destination: SocketAddr, dial: Dial) -> Option<io::Result<TcpStream>>;
 }
 
 /// Carries redirected connections, through what the armed faults do to them.
@@ -131,12 +123,6 @@ impl Proxy {
     pub fn record_by(&self, recorders: Arc<dyn Recorders>) {
         // A second time there is none.
         let _ = self.recorders.set(recorders);
-    }
-
-    /// Has these asked from now on who answers a connection.
-    pub fn stand_in_by(&self, stand_ins: Arc<dyn StandIns>) {
-        // A second time there is none.
-        let _ = self.stand_ins.set(stand_ins);
     }
 
     /// Closes the open connections that `selector` chooses and that the fault `fault_id` does not have, so that their

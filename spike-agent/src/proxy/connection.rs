@@ -1,7 +1,6 @@
 //! One redirected connection, from its acceptance to its end.
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -10,7 +9,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    Dial, Proxy, UpstreamSockets,
+    Proxy, UpstreamSockets,
     pump::{self, Broken},
     tap::{Opened, Taps},
     upstream::{self, UpstreamError},
@@ -55,17 +54,7 @@ pub(super) async fn carry(
             at: opened,
         })
     }));
-    let stood_in = proxy.stand_ins.get().and_then(|stand_ins| {
-        let (upstream, destination) = (upstream.clone(), original.destination);
-        let dial: Dial = Arc::new(move || {
-            let upstream = upstream.clone();
-            Box::pin(async move {
-                let connected = upstream::connect(&*upstream, destination, peer).await;
-                connected.map_err(io::Error::other)
-            })
-        });
-        stand_ins.answer(&caller, destination, dial)
-    });
+    let stood_in = proxy.stood_in(&caller, original.destination, &upstream, peer);
     let connecting = async {
         if let Some(stood_in) = stood_in {
             return stood_in.map_err(UpstreamError::Socket);
