@@ -8,6 +8,11 @@ cargo_deny_version=0.20.2
 mermaid_version=11
 jsdom_version=29
 opentelemetry_proto_version=1.45.2
+# Reads HTTP archives.
+haralyzer_version=2.4.0
+psycopg2_version=2.9.13       # clients of the servers that recordings stand in for
+redis_client_version=8.1.0
+grpcio_version=1.85.3
 
 usage() {
     cat <<'TEXT'
@@ -343,14 +348,17 @@ install_mermaid() {
 install_test_packages() {
     local tools
     tools=$(cd "$(dirname "$0")/.." && pwd)/target/test-tools/python
-    if PYTHONPATH=$tools python3 -c 'import opentelemetry.proto.collector.trace.v1.trace_service_pb2' 2>/dev/null; then
+    if PYTHONPATH=$tools python3 -c 'import opentelemetry.proto.collector.trace.v1.trace_service_pb2, haralyzer' 2>/dev/null &&
+        PYTHONPATH=$tools python3 -c 'import psycopg2, redis, grpc' 2>/dev/null; then
         step "packages of the tests: all there"
         return 0
     fi
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-    step "pip install opentelemetry-proto $opentelemetry_proto_version into $tools"
+    step "pip install opentelemetry-proto, haralyzer, psycopg2-binary, redis, grpcio into $tools"
     PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 timeout 300 \
-        python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version"
+        python3 -m pip install -q --target "$tools" "opentelemetry-proto==$opentelemetry_proto_version" \
+        "haralyzer==$haralyzer_version" "psycopg2-binary==$psycopg2_version" "redis==$redis_client_version" \
+        "grpcio==$grpcio_version"
 }
 
 # --- what boots other kernels ---------------------------------------------------------------------------------------

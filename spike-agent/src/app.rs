@@ -7,6 +7,8 @@ mod glue;
 mod map;
 mod packets;
 mod planes;
+mod recordings;
+mod replays;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -30,10 +32,12 @@ use crate::export::{Exporter, Settings};
 use crate::fault::book::Book;
 use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
 use crate::kernel::Kernel;
+use crate::model::Selector;
 use crate::model::rule::{Capabilities, CgroupIds};
 use crate::model::view::Actor;
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::replay::stub::Stubs;
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
 };
@@ -45,6 +49,8 @@ use glue::{KernelListeners, KernelOriginals, ServeByProxy};
 use map::MapKeeper;
 use packets::Packets;
 use planes::LivePlanes;
+use recordings::Recordings;
+use replays::LiveStubs;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
@@ -149,6 +155,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         config.decode_budget,
     )?);
     captures.set_calls(Arc::clone(&calls));
+    let recordings = Recordings::new(
+        Arc::clone(&kernel),
+        Arc::clone(&services),
+        Arc::clone(&calls),
+        config.state_dir.join("recordings"),
+    );
+    proxy.record_by(Arc::clone(&recordings) as _);
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -167,7 +180,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         Arc::clone(&cgroups),
         capabilities,
     );
+    let stubs = Arc::<Stubs>::default();
+    proxy.stand_in_by(Arc::new(LiveStubs {
+        stubs: Arc::clone(&stubs),
+        cgroups: Arc::clone(&cgroups),
+    }));
     let planes = Arc::new(LivePlanes {
+        stubs: Arc::clone(&stubs),
         started: Instant::now(),
         cgroup: cgroup.clone(),
         kernel: Arc::clone(&kernel),
@@ -184,11 +203,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         captures: Arc::clone(&captures),
         captures_kept: Mutex::new(kept),
         packets,
+        recordings: Arc::clone(&recordings),
         execs: ExecTable::new(mount, journal),
         settling: tokio::sync::Mutex::default(),
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
     let control = control.with_audit(Audit::new(&config.state_dir));
+    let control = control.with_stubs(stubs);
     tokio::spawn(control.clone().watch_faults());
     if let Some(door) = toxiproxy {
         let (control, proxy, stop) = (control.clone(), Arc::clone(&planes.proxy), stop.clone());
@@ -211,6 +232,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     stop.cancel();
     control.fault_stop().await;
     captures.finish(LAST_PACKETS).await;
+    recordings.finish().await;
     planes.execs.end_all();
     map_stop.cancel();
     _ = keeping.await;
@@ -258,7 +280,12 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
             changed = faults.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {
                 captures.refresh();
-                if !planes.book.list().iter().any(|armed| armed.fault.selector.from.cgroup.is_some()) {
+                let of_recordings = planes.recordings.selectors();
+                let restricts = |selector: &Selector| selector.from.cgroup.is_some();
+                if !planes.book.list().iter().any(|armed| restricts(&armed.fault.selector))
+                    && !of_recordings.iter().any(|selector| restricts(selector))
+                    && !planes.stubs.list().iter().any(|armed| restricts(&armed.spec.selector))
+                {
                     continue;
                 }
             }

@@ -14,7 +14,9 @@ mod human;
 mod map;
 mod output;
 mod panic;
+mod record;
 mod recorder;
+mod replay;
 mod status;
 mod table;
 mod top;
@@ -61,7 +63,11 @@ enum Command {
     Panic(panic::PanicArgs),
     /// Capture packets of chosen calls
     Capture(capture::CaptureArgs),
-    /// Run a command with faults and a capture that touch it and its children alone
+    /// Record requests and responses of chosen calls
+    Record(record::RecordArgs),
+    /// Stand in for servers from a recording, or send recorded requests again and compare
+    Replay(replay::ReplayArgs),
+    /// Run a command with faults, a capture and stubs that touch it and its children alone
     Exec(exec::ExecArgs),
     /// Remove what a killed agent left behind
     Cleanup(cleanup::CleanupArgs),
@@ -95,6 +101,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fault(args) => block_on(fault::run(args)).map(done),
         Command::Panic(args) => block_on(panic::run(args)).map(done),
         Command::Capture(args) => block_on(capture::run(args)),
+        Command::Record(args) => block_on(record::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
         Command::Exec(args) => exec::run(args),
         Command::Cleanup(args) => cleanup::run(&args),
     }
@@ -152,6 +160,27 @@ mod tests {
             "spike capture run --output - --for 10s --count 5 --interface lo --interface eth0 --to port=80",
             "spike exec --fault refuse --fault reset --capture out.pcapng -- curl -v --fault x",
             "spike exec curl -v",
+            "spike exec --record a.spike --redact field=x -- curl -v",
+            "spike record start --from process=shop --to port=5432 --body-limit 1MB --redact header=x-a,field=b -o a.spike",
+            "spike record stop r1 --json",
+            "spike record stop",
+            "spike record list",
+            "spike record show a.spike --call 3",
+            "spike record show a.spike --connections --json",
+            "spike record grep -i pattern a.spike",
+            "spike record export a.spike --har -o a.har",
+            "spike record import a.har -o b.spike --redact none",
+            "spike exec --stub a.spike --strict -- pytest",
+            "spike replay stub a.spike --to port=80 --from process=curl --latency 2x --miss pass --strict --noise n.toml",
+            "spike replay stub a.spike --detach --name x --ttl 1h --json",
+            "spike replay drive a.spike --target http://localhost:8080 --speed 2x --header a:b --replace a=b --carry body.t",
+            "spike replay drive a.spike --target localhost:6379 --rate 100 --concurrency 8 --loop=3 --junit a.xml --html a.html",
+            "spike replay drive a.spike --target localhost:6379 --loop --json",
+            "spike replay list",
+            "spike replay misses x",
+            "spike replay restart x",
+            "spike replay stop x y",
+            "spike replay learn a.spike b.spike -o n.toml",
             "spike cleanup --check",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
@@ -164,6 +193,8 @@ mod tests {
             "spike capture run",
             "spike exec",
             "spike fault add",
+            "spike record export a.spike",
+            "spike record export a.spike --har --curl",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

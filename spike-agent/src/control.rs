@@ -6,6 +6,8 @@ mod execs;
 mod faults;
 mod map;
 mod planes;
+mod recordings;
+mod replays;
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 pub use crate::topology::DrawFormat;
 pub use map::MapQuery;
 
-use self::{captures::Captures, execs::Execs};
+use self::{captures::Captures, execs::Execs, recordings::Recordings};
 use crate::{
     audit::Audit,
     export::Format,
@@ -30,6 +32,7 @@ use crate::{
             Actor, AuditEvent, CallEvent, CaptureView, EdgeDetailView, ExecView, MapView, ServiceList, Status,
         },
     },
+    replay::stub::Stubs,
     topology::services,
 };
 
@@ -40,6 +43,8 @@ pub struct Control {
     planes: Arc<dyn Planes>,
     captures: Arc<Captures>,
     execs: Arc<Execs>,
+    recordings: Arc<Recordings>,
+    stubs: Arc<Stubs>,
     /// Where it is written down what is done with faults; none in tests.
     audit: Option<Arc<Audit>>,
     /// Who does it.
@@ -55,6 +60,8 @@ impl Control {
             planes,
             captures,
             execs: Arc::default(),
+            recordings: Arc::default(),
+            stubs: Arc::default(),
             audit: None,
             actor: Arc::new(Actor::by("agent")),
         }
@@ -200,20 +207,24 @@ impl Control {
         Ok(view)
     }
 
-    /// Ends what `exec_begin` began: removes the faults and stops the captures of its cgroup, and frees it.
+    /// Ends what `exec_begin` began: removes the faults and stops the captures and recordings of its cgroup, and frees it.
     pub async fn exec_end(&self, id: &str) -> Result<(), ControlError> {
         let exec = self
             .execs
             .take(id)
             .ok_or_else(|| ControlError::no_such("command", id))?;
         self.captures.stop_of_cgroup(&exec.cgroup);
+        self.recording_stop_of_cgroup(&exec.cgroup).await;
         let is_its_own =
             |armed: &ArmedFault| armed.fault.selector.from.cgroup.as_deref() == Some(&*exec.cgroup);
         let removed = self.remove_where(AuditEvent::CommandEnded, is_its_own).await;
+        let stubs = self
+            .stub_remove(|stub| stub.spec.selector.from.cgroup.as_deref() == Some(&*exec.cgroup))
+            .await;
         self.planes
             .exec_end(id)
             .map_err(|error| ControlError::internal("free the command's cgroup", &error))?;
-        removed.map(drop)
+        removed.and(stubs).map(drop)
     }
 
     fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {

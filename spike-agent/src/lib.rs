@@ -21,6 +21,8 @@ pub mod kernel;
 pub mod model;
 pub mod protocol;
 pub mod proxy;
+pub mod recording;
+pub mod replay;
 pub mod safety;
 pub mod topology;
 pub mod toxiproxy;

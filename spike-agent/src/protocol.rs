@@ -34,7 +34,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Call, Details};
+pub use call::{Call, Details, Place};
 pub use conversation::Conversation;
 pub use decoder::{Next, Protocol, Step, Verdict};
 pub use kind::{Kind, ProtocolName};

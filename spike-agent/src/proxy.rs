@@ -5,6 +5,8 @@ mod connection;
 pub mod namespaces;
 mod open;
 mod pump;
+mod stand_in;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -14,7 +16,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -33,6 +35,8 @@ use crate::{
 use buffers::Buffers;
 use connection::Addresses;
 use open::Open;
+pub use stand_in::{Dial, StandIns};
+pub use tap::{Opened, Recorder, Recorders};
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -76,6 +80,10 @@ pub struct Proxy {
     faults_rx: watch::Receiver<Faults>,
     buffers: Buffers,
     open: Open,
+    /// Set once, when the agent starts; none in tests.
+    recorders: OnceLock<Arc<dyn Recorders>>,
+    /// Set once, when the agent starts; none in tests.
+    stand_ins: OnceLock<Arc<dyn StandIns>>,
     counts: Counts,
 }
 
@@ -100,6 +108,8 @@ impl Proxy {
             faults_rx: faults,
             buffers: Buffers::default(),
             open: Open::default(),
+            recorders: OnceLock::new(),
+            stand_ins: OnceLock::new(),
             counts: Counts::default(),
         })
     }
@@ -107,6 +117,12 @@ impl Proxy {
     /// What became of connections.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Has connections from now on shown to these.
+    pub fn record_by(&self, recorders: Arc<dyn Recorders>) {
+        // A second time there is none.
+        let _ = self.recorders.set(recorders);
     }
 
     /// Closes the open connections that `selector` chooses and that the fault `fault_id` does not have, so that their

@@ -16,6 +16,8 @@ mod map;
 mod namespaces;
 mod observe;
 mod packets;
+mod record;
+mod replay;
 mod safety;
 mod streams;
 mod topology;
@@ -53,9 +55,11 @@ fn main() -> ExitCode {
         ("packets", packets::TESTS),
         ("packets_queue", packets::QUEUE_TESTS),
         ("exec", exec::TESTS),
+        ("record", record::TESTS),
         ("export", export::TESTS),
         ("identity", identity::TESTS),
         ("api", api::TESTS),
+        ("replay", replay::TESTS),
         ("safety", safety::TESTS),
         ("topology", topology::TESTS),
     ];

@@ -6,6 +6,8 @@ mod execs;
 mod faults;
 mod map;
 mod metrics;
+mod recordings;
+mod replays;
 mod segment;
 mod status;
 
@@ -36,6 +38,8 @@ use crate::{control::Control, model::view::Problem};
         (name = "see", description = "How the agent is doing, and who calls whom."),
         (name = "break", description = "Faults."),
         (name = "capture", description = "Packets."),
+        (name = "record", description = "Calls, with all their bytes."),
+        (name = "replay", description = "Recordings that answer in the place of servers."),
     ),
 )]
 struct Document;
@@ -79,7 +83,14 @@ fn documented() -> OpenApiRouter<Control> {
         .routes(routes!(captures::stop))
         .routes(routes!(captures::trigger))
         .routes(routes!(captures::pcapng))
+        .routes(routes!(recordings::list, recordings::start))
+        .routes(routes!(recordings::show))
+        .routes(routes!(recordings::stop))
         .routes(routes!(execs::begin))
+        .routes(routes!(replays::list, replays::start))
+        .routes(routes!(replays::show, replays::stop))
+        .routes(routes!(replays::misses))
+        .routes(routes!(replays::restart))
         .routes(routes!(execs::end))
 }
 

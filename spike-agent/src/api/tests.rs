@@ -171,7 +171,7 @@ async fn the_openapi_document_describes_every_route() {
                 .map(move |method| format!("{method} {path}"))
         })
         .collect();
-    assert_eq!(operations.len(), 28, "{operations:?}");
+    assert_eq!(operations.len(), 38, "{operations:?}");
     let all = || {
         served["paths"]
             .as_object()

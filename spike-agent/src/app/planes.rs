@@ -20,6 +20,7 @@ use super::captures::Captures;
 use super::export::losses;
 use super::map::MapKeeper;
 use super::packets::Packets;
+use super::recordings::Recordings;
 use crate::capture::store::Kept;
 use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
@@ -29,9 +30,11 @@ use crate::identity::{Cgroups, Processes, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, Selector, Tally, Thresholds, Window};
+use crate::model::{CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::recording::{Redaction, live::Live};
+use crate::replay::stub::Stubs;
 use crate::topology::{Facts, Observed, RecentCall, Step};
 
 /// Everything that runs.
@@ -40,6 +43,7 @@ pub(super) struct LivePlanes {
     pub(super) cgroup: PathBuf,
     pub(super) kernel: Arc<Kernel>,
     pub(super) book: Arc<Book>,
+    pub(super) stubs: Arc<Stubs>,
     pub(super) calls: Arc<Calls>,
     pub(super) map: Arc<MapKeeper>,
     pub(super) exporter: Arc<Exporter>,
@@ -53,6 +57,7 @@ pub(super) struct LivePlanes {
     /// Those of earlier agents, until they are asked for.
     pub(super) captures_kept: Mutex<Vec<Arc<Kept>>>,
     pub(super) packets: Packets,
+    pub(super) recordings: Arc<Recordings>,
     pub(super) execs: ExecTable,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
     pub(super) settling: tokio::sync::Mutex<()>,
@@ -71,7 +76,9 @@ impl Planes for LivePlanes {
                 .to_owned(),
             hooks: self.kernel.hooks().to_vec(),
             intercept: InterceptView {
-                armed: !self.book.list().is_empty(),
+                armed: !self.book.list().is_empty()
+                    || !self.recordings.selectors().is_empty()
+                    || !self.stubs.list().is_empty(),
                 namespaces: self.namespaces.view(),
             },
             edges: self.kernel.edge_count(),
@@ -135,18 +142,28 @@ impl Planes for LivePlanes {
                     !fault.dry_run && fault.relay.is_none() && fault.packet().is_none()
                 })
                 .collect();
-            let needs_proxy = faults.iter().any(|armed| !self.refuses(armed));
+            let stubs = self.stubs.list();
+            let recorded = self.recordings.selectors();
+            let needs_proxy =
+                !stubs.is_empty() || !recorded.is_empty() || faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
                 // Listeners first: a rule without one lets calls escape.
                 self.namespaces.set_armed(true).await?;
             }
-            let sources: Vec<RuleSource<'_>> = faults
-                .iter()
-                .map(|armed| RuleSource {
-                    selector: &armed.fault.selector,
-                    kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
-                })
-                .collect();
+            let of_faults = faults.iter().map(|armed| RuleSource {
+                selector: &armed.fault.selector,
+                kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
+            });
+            let of_recordings = recorded.iter().map(|selector| RuleSource {
+                selector,
+                kernel_fault: None,
+            });
+            let stubbed = stubs.iter().flat_map(|armed| &armed.selectors);
+            let of_stubs = stubbed.map(|selector| RuleSource {
+                selector,
+                kernel_fault: None,
+            });
+            let sources: Vec<RuleSource<'_>> = of_faults.chain(of_recordings).chain(of_stubs).collect();
             let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
             let answered: HashSet<u32> = compiled
                 .exact
@@ -230,6 +247,30 @@ impl Planes for LivePlanes {
 
     fn captures_kept(&self) -> Vec<Arc<Kept>> {
         std::mem::take(&mut *self.captures_kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn recording_start(&self, spec: RecordingSpec, redaction: Redaction) -> BoxFuture<'_, Result<Arc<Live>>> {
+        async move {
+            let live = self.recordings.start(spec, redaction)?;
+            if let Err(error) = self.settle().await {
+                self.recordings.remove(&live);
+                live.stop();
+                _ = self.settle().await;
+                return Err(error);
+            }
+            Ok(live)
+        }
+        .boxed()
+    }
+
+    fn recording_stop(&self, live: Arc<Live>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            self.recordings.remove(&live);
+            live.stop();
+            live.ended().await;
+            self.settle().await
+        }
+        .boxed()
     }
 
     fn exec_begin(&self, pid: u32, client_pid: u32) -> Result<ExecView> {

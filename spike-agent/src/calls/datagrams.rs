@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 
 use super::{Book, EdgeCall, Sample};
-use crate::protocol::{Call, Details, Losses, ProtocolName, Side, dns};
+use crate::protocol::{Call, Details, Losses, Place, ProtocolName, Side, dns};
 
 /// Queries that wait for their answer; those that have waited longest go first.
 const WAITING: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -107,6 +107,7 @@ fn tell(
         complete,
         trace: None,
         details: Details::default(),
+        place: Place::default(),
     };
     let nothing = Losses::default();
     book.learn(edge, (None, nothing), (Some(call.protocol), nothing));

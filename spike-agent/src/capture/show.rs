@@ -7,6 +7,7 @@ use std::io::Read;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
 use self::flows::Flows;
+pub use self::flows::Segment;
 use crate::model::view::CallView;
 
 /// Longest block: a packet of 256 KiB with a long comment.
@@ -56,10 +57,39 @@ struct Packet<'a> {
 /// # Errors
 /// When it is no capture, or damaged; what was read until then was given.
 pub fn read(input: impl Read + Send + 'static, mut each: impl FnMut(CallView)) -> Result<Totals, ShowError> {
+    let mut flows = Flows::default();
+    let mut totals = packets(input, |packet| flows.packet(packet, &mut each))?;
+    flows.finish(&mut each);
+    (totals.flows, totals.calls) = flows.totals();
+    Ok(totals)
+}
+
+/// Reads a file and gives the TCP segments and the datagrams in it, with their times in nanoseconds since 1970 and the
+/// packets' comments.
+///
+/// # Errors
+/// When it is no capture, or damaged; what was read until then was given.
+pub fn segments(
+    input: impl Read + Send + 'static,
+    mut each: impl FnMut(&Segment<'_>, u64, Option<&str>),
+) -> Result<Totals, ShowError> {
+    packets(input, |packet| {
+        let segment = Segment::read(packet);
+        if let Some(segment) = &segment {
+            each(segment, packet.at_ns, packet.comment);
+        }
+        segment.is_some()
+    })
+}
+
+/// Gives each packet of a known link to `each`, which tells whether it is of any use.
+fn packets(
+    input: impl Read + Send + 'static,
+    mut each: impl FnMut(&Packet<'_>) -> bool,
+) -> Result<Totals, ShowError> {
     let mut reader = create_reader(BUFFER, input).map_err(|_| ShowError::NoCapture)?;
     let mut interfaces = Vec::new();
     let mut nanoseconds = false;
-    let mut flows = Flows::default();
     let mut totals = Totals::default();
     let mut refused = 0;
     loop {
@@ -109,7 +139,7 @@ pub fn read(input: impl Read + Send + 'static, mut each: impl FnMut(CallView)) -
                         comment,
                     };
                     let is_known = packet.has_ethernet || RAW.contains(&interface.link_type);
-                    if !is_known || !flows.packet(&packet, &mut each) {
+                    if !is_known || !each(&packet) {
                         totals.others += 1;
                     }
                 }
@@ -134,8 +164,6 @@ pub fn read(input: impl Read + Send + 'static, mut each: impl FnMut(CallView)) -
         refused = 0;
         reader.consume(offset);
     }
-    flows.finish(&mut each);
-    (totals.flows, totals.calls) = flows.totals();
     Ok(totals)
 }
 

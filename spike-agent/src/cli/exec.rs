@@ -21,18 +21,23 @@ use super::{
     client::{Client, ClientError},
     fault::fault_path,
     output::note,
+    record::{absolute_path, redaction_rules, summary},
     recorder::{Recorder, Summary, Target, stop},
+    replay::{StubWords, report},
 };
 use crate::model::{
-    RawCapture, RawEnd, RawExec, RawFault,
+    RawCapture, RawEnd, RawExec, RawFault, RawRecording, RawStub,
     fault_words::FaultWords,
-    view::{ExecView, FaultView},
+    view::{ExecView, FaultView, MissList, RecordingView, StubView},
 };
 
 /// How long the packets that a command sent last may take to reach the capture.
 const LAST_PACKETS: Duration = Duration::from_millis(200);
 /// How long the capture may take to end after that.
 const LAST_PIECES: Duration = Duration::from_secs(5);
+
+/// Exit status of a strict command that succeeded although some of its calls were not recorded.
+const MISSED: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
@@ -45,6 +50,17 @@ pub(super) struct ExecArgs {
     /// Write the command's packets to this pcapng file
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
+    /// Record the command's calls to this file, which must not exist yet
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// With --record: what else is a secret, as for `spike record start`
+    #[arg(long, value_name = "RULES", value_delimiter = ',', requires = "record")]
+    redact: Vec<String>,
+    /// Answer the command's calls to recorded servers from this recording; may be given several times
+    #[arg(long = "stub", value_name = "FILE")]
+    stubs: Vec<PathBuf>,
+    #[command(flatten, next_help_heading = "Stubs")]
+    stub_words: StubWords,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -86,7 +102,17 @@ async fn run_with(args: ExecArgs, faults: Vec<RawFault>, signals: Signals) -> Re
         client: args.client.clone(),
         exec,
     };
-    let (faults, recording) = match scope.arm(faults, args.capture).await {
+    let record = args.record.as_deref().map(|path| recording(path, &args.redact));
+    let record = match record.transpose() {
+        Ok(record) => record,
+        Err(error) => {
+            let _ = scope.end().await;
+            return Err(error);
+        }
+    };
+    let stubs = scope.stub(&args.stubs, &args.stub_words).await;
+    let armed = scope.arm(faults, args.capture, record).await;
+    let ((faults, recording, calls), stubs) = match armed.and_then(|armed| Ok((armed, stubs?))) {
         Ok(armed) => armed,
         Err(error) => {
             let _ = scope.end().await;
@@ -100,11 +126,17 @@ async fn run_with(args: ExecArgs, faults: Vec<RawFault>, signals: Signals) -> Re
     // From here on, the command's own status is what counts; what goes wrong is only told.
     let told = |result: Result<()>| result.unwrap_or_else(|error| note(format_args!("{error:#}")));
     told(scope.report(&faults).await);
+    let missed = scope.report_stubs(&stubs).await;
     if let Some(recording) = recording {
         told(recording.finish(&scope.client).await);
     }
+    if let Some(id) = calls {
+        told(scope.finish_recording(&id).await);
+    }
     told(scope.end().await.map_err(Into::into));
     Ok(match status {
+        // The command did not notice; who is strict wants to know.
+        Ok(status) if status.success() && args.stub_words.strict && missed > 0 => ExitCode::from(MISSED),
         Ok(status) => exit_code(status),
         Err(error) => {
             let name = args
@@ -131,6 +163,15 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
+/// The recording of the command's calls, before its cgroup is known.
+fn recording(path: &Path, redact: &[String]) -> Result<RawRecording> {
+    Ok(RawRecording {
+        output: Some(absolute_path(path)?),
+        redact: redaction_rules(redact)?,
+        ..RawRecording::default()
+    })
+}
+
 /// The command's cgroup, as the agent knows it.
 struct Scope {
     client: Client,
@@ -143,7 +184,8 @@ impl Scope {
         &self,
         faults: Vec<RawFault>,
         capture: Option<PathBuf>,
-    ) -> Result<(Vec<String>, Option<Recording>)> {
+        record: Option<RawRecording>,
+    ) -> Result<(Vec<String>, Option<Recording>, Option<String>)> {
         let within = |from: RawEnd| RawEnd {
             cgroup: Some(self.exec.cgroup.clone()),
             ..from
@@ -163,6 +205,21 @@ impl Scope {
             }
             None => None,
         };
+        let calls = match record {
+            Some(record) => {
+                let request = RawRecording {
+                    from: within(record.from.clone()),
+                    ..record
+                };
+                Some(
+                    self.client
+                        .post::<RecordingView>("/v1/recordings", &request)
+                        .await?
+                        .id,
+                )
+            }
+            None => None,
+        };
         let mut names = Vec::new();
         for fault in faults {
             // The cgroup narrows it: `everything` means everything of the command.
@@ -173,7 +230,15 @@ impl Scope {
             };
             names.push(self.client.post::<FaultView>("/v1/faults", &fault).await?.name);
         }
-        Ok((names, recording))
+        Ok((names, recording, calls))
+    }
+
+    /// Ends the recording of the command's calls.
+    async fn finish_recording(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/recordings/{id}/stop");
+        let view: RecordingView = self.client.post(&path, &()).await?;
+        note(format_args!("recorded {}", summary(&view)));
+        Ok(())
     }
 
     /// Tells of faults that did nothing.
@@ -195,7 +260,48 @@ impl Scope {
         Ok(())
     }
 
-    /// Takes faults, captures and the cgroup away.
+    /// Has recordings answer the command's calls; gives the stubs' names.
+    async fn stub(&self, files: &[PathBuf], words: &StubWords) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for file in files {
+            let request = RawStub {
+                from: RawEnd {
+                    cgroup: Some(self.exec.cgroup.clone()),
+                    ..RawEnd::default()
+                },
+                ttl: Some("24h".to_owned()),
+                ..words.to_raw(file)?
+            };
+            let view: StubView = self.client.post("/v1/replays", &request).await?;
+            for why in &view.left_out {
+                note(format_args!("{}: not replayed: {why}", file.display()));
+            }
+            names.push(view.name);
+        }
+        Ok(names)
+    }
+
+    /// Tells what stubs were asked in vain; gives how many requests that were.
+    async fn report_stubs(&self, names: &[String]) -> u64 {
+        let mut missed = 0;
+        for name in names {
+            let path = format!("/v1/replays/{name}");
+            let view = self.client.get::<StubView>(&path).await;
+            let misses = self.client.get::<MissList>(&format!("{path}/misses")).await;
+            match (view, misses) {
+                (Ok(view), Ok(misses)) => {
+                    missed += view.missed;
+                    if view.missed > 0 {
+                        report(&view, &misses);
+                    }
+                }
+                (Err(error), _) | (_, Err(error)) => note(format_args!("stub {name}: {error}")),
+            }
+        }
+        missed
+    }
+
+    /// Takes faults, captures, stubs and the cgroup away.
     async fn end(&self) -> Result<(), ClientError> {
         self.client
             .delete::<()>(&format!("/v1/exec/{}", self.exec.id))

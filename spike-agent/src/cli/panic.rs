@@ -23,10 +23,15 @@ pub(super) async fn run(args: PanicArgs) -> Result<()> {
     if args.json {
         return print_json(&undone);
     }
-    let PanicView { faults, captures } = undone;
+    let PanicView {
+        faults,
+        captures,
+        stubs,
+    } = undone;
     print(format_args!(
-        "everything is off: {} faults removed, {} captures stopped\n",
+        "everything is off: {} faults removed, {} captures stopped, {} stubs ended\n",
         faults.len(),
-        captures.len()
+        captures.len(),
+        stubs.len()
     ))
 }

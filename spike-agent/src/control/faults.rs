@@ -83,22 +83,32 @@ impl Control {
         self.remove_where(AuditEvent::Removed, |_| true).await
     }
 
-    /// Everything off: removes all faults and stops all captures.
+    /// Everything off: removes all faults and stubs, and stops all captures.
     pub async fn panic(&self) -> Result<PanicView, ControlError> {
         let captures = self.capture_stop_all();
+        self.recording_stop_all().await;
         let faults = self.remove_where(AuditEvent::Panic, |_| true).await?;
+        let stubs = self.stub_remove(|_| true).await?;
         tracing::warn!(
             faults = faults.len(),
             captures = captures.len(),
+            stubs = stubs.len(),
             "panic: everything is off"
         );
-        Ok(PanicView { faults, captures })
+        Ok(PanicView {
+            faults,
+            captures,
+            stubs,
+        })
     }
 
     /// The end of the agent: removes all faults.
     pub async fn fault_stop(&self) {
         if let Err(error) = self.remove_where(AuditEvent::AgentStopped, |_| true).await {
             tracing::warn!("remove all faults: {error}");
+        }
+        if let Err(error) = self.stub_remove(|_| true).await {
+            tracing::warn!("end all stubs: {error}");
         }
     }
 

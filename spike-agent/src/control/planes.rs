@@ -14,9 +14,10 @@ use crate::{
     export::Format,
     fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
+        CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
+    recording::{Redaction, live::Live},
     topology::{Facts, Observed, RecentCall, Step},
 };
 
@@ -80,6 +81,12 @@ pub trait Planes: Send + Sync + 'static {
     fn captures_kept(&self) -> Vec<Arc<Kept>> {
         Vec::new()
     }
+
+    /// Starts a recording; resolves when it records. An error's field is `output` when the file cannot be made.
+    fn recording_start(&self, spec: RecordingSpec, redaction: Redaction) -> BoxFuture<'_, Result<Arc<Live>>>;
+
+    /// Has a recording take no new connections, and ends it; resolves when the file is whole.
+    fn recording_stop(&self, live: Arc<Live>) -> BoxFuture<'_, Result<()>>;
 
     /// Puts the process `pid` into a cgroup of its own. Must refuse one that is not a child of `client_pid`, for the
     /// client may be allowed less than the agent is.

@@ -16,8 +16,12 @@ use crate::{
     export::Format,
     fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, Selector, Tally, Thresholds, Window,
+        CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
+    },
+    recording::{
+        Redaction,
+        live::{Live, Options},
     },
     topology::{Facts, Observed, RecentCall, Step},
 };
@@ -134,6 +138,31 @@ impl Planes for TestPlanes {
                 stop,
                 trigger: watch::Sender::new(None),
             })
+        }
+        .boxed()
+    }
+
+    fn recording_start(
+        &self,
+        spec: RecordingSpec,
+        redaction: Redaction,
+    ) -> BoxFuture<'_, anyhow::Result<Arc<Live>>> {
+        async move {
+            let options = Options {
+                redaction,
+                ..Options::default()
+            };
+            let path = spec.raw.output.unwrap_or_default();
+            Ok(Arc::new(Live::start(path.as_ref(), options)?))
+        }
+        .boxed()
+    }
+
+    fn recording_stop(&self, live: Arc<Live>) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            live.stop();
+            live.ended().await;
+            Ok(())
         }
         .boxed()
     }

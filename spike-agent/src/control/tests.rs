@@ -309,3 +309,45 @@ async fn a_command_ends_with_its_client() {
     }
     panic!("the fault outlived the client");
 }
+
+#[tokio::test]
+async fn a_recording_goes_where_its_operator_may_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.spike").display().to_string();
+    let raw = |text: &str| -> crate::model::RawRecording { json::parse(text.as_bytes()).unwrap() };
+    let to_file = raw(&format!(r#"{{"to":{{"port":80}},"output":"{file}"}}"#));
+    let control = control(TestPlanes::default());
+    let of = |uid: Option<u32>| {
+        control.by(Actor {
+            uid,
+            ..Actor::by("unix")
+        })
+    };
+    for uid in [None, Some(1000)] {
+        let error = of(uid).recording_start(&to_file).await.unwrap_err();
+        assert!(error.to_string().contains("only root"), "{error}");
+    }
+    for (text, field) in [
+        (r#"{"to":{"port":80},"redact":["cookies"]}"#, "redact"),
+        (r#"{"from":{"cgroup":"/nowhere"}}"#, "from.cgroup"),
+        ("{}", "from"),
+    ] {
+        let Err(ControlError::Field(error)) = of(Some(0)).recording_start(&raw(text)).await else {
+            panic!("{text}")
+        };
+        assert_eq!(error.field, field);
+    }
+    let view = of(Some(0)).recording_start(&to_file).await.unwrap();
+    assert_eq!(
+        (view.id.as_str(), view.running, view.file.as_str()),
+        ("r1", true, &*file)
+    );
+    assert!(control.panic().await.is_ok());
+    let view = control.recording("r1").unwrap();
+    assert!(!view.running && view.note.is_none());
+    assert!(matches!(
+        control.recording_stop("r2").await,
+        Err(ControlError::NotFound { .. })
+    ));
+    assert_eq!(control.recordings().len(), 1);
+}

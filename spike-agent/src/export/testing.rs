@@ -15,7 +15,7 @@ use crate::{
         edge::Decoded,
         view::{CounterView, DecodingView},
     },
-    protocol::{Call, Details, ProtocolName, Side},
+    protocol::{Call, Details, Place, ProtocolName, Side},
 };
 
 pub(super) fn ends(client: &str, server: &str) -> Ends {
@@ -67,6 +67,7 @@ pub(super) fn call(protocol: ProtocolName, operation: &str, target: &str, status
         complete: true,
         trace: None,
         details: Details::default(),
+        place: Place::default(),
     }
 }
 

@@ -9,6 +9,8 @@ mod fault;
 mod graph;
 mod map;
 mod problem;
+mod recording;
+mod replay;
 mod service;
 mod status;
 
@@ -23,5 +25,7 @@ pub use map::{
     DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, LatencyView, MapView, Role,
 };
 pub use problem::Problem;
+pub use recording::{RecordingList, RecordingView};
+pub use replay::{DifferenceView, MissList, MissView, StubList, StubServerView, StubView};
 pub use service::{BucketView, EdgeDetailView, ServiceList, ServiceView, TrafficView};
 pub use status::{CounterView, ExecView, InterceptView, NamespaceState, NamespaceView, OtlpView, Status};

@@ -1,5 +1,7 @@
 //! What is told of a call.
 
+use std::ops::Range;
+
 use super::{ProtocolName, Side, Trace};
 
 /// Bounds what a peer can make a call cost: bytes of each of its strings.
@@ -40,6 +42,22 @@ pub struct Call {
     pub trace: Option<Trace>,
     /// A few more facts.
     pub details: Details,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// Where a call is in the streams of its connection, counted from the first byte of each side.
+///
+/// A range goes from a message's first byte to its last; where several are under way at a time, parts of others may lie
+/// in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// In the stream of who asked.
+    pub request: Range<u64>,
+    /// In the other one, if there was a response.
+    pub response: Option<Range<u64>>,
+    /// By what the response found its request; none where that was the order.
+    pub id: Option<u64>,
 }
 
 /// A few names and values, bounded.

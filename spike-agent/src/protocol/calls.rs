@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Call, Details, Key, ProtocolName, Side, call, messages::Event};
+use super::{Call, Details, Key, Place, ProtocolName, Side, call, messages::Event};
 
 /// Bounds the memory of a connection whose requests are never answered.
 const OPEN_LIMIT: usize = 1024;
@@ -79,23 +79,29 @@ impl Calls {
         })
     }
 
-    pub(super) fn count(&mut self, part: Part, bytes: u64) {
+    /// Counts `bytes` bytes, the last of which is before the position `end`, for a message.
+    pub(super) fn count(&mut self, part: Part, bytes: u64, end: u64) {
         if let Some(open) = self.open.iter_mut().find(|open| open.serial == part.serial) {
+            let Call { place, .. } = &mut open.call;
             let size = if part.response {
+                let begun = end.saturating_sub(bytes);
+                place.response.get_or_insert(begun..begun).end = end;
                 &mut open.call.response_bytes
             } else {
+                place.request.end = place.request.end.max(end);
                 &mut open.call.request_bytes
             };
             *size = size.saturating_add(bytes);
         }
     }
 
-    /// Takes what happened on `side` at `at` into account, and names the message that it is about.
+    /// Takes what happened on `side` at `at`, and at the position `place`, into account, and names the message that it is
+    /// about.
     pub(super) fn apply(
         &mut self,
         protocol: ProtocolName,
         side: Side,
-        at: u64,
+        (at, place): (u64, u64),
         event: Event,
         out: &mut Vec<Call>,
     ) -> Option<Part> {
@@ -104,6 +110,11 @@ impl Calls {
                 self.make_room(key, side);
                 self.serial += 1;
                 let mut call = new_call(protocol, side, at);
+                call.place.request = place..place;
+                call.place.id = match key {
+                    Key::Order => None,
+                    Key::Id(id) => Some(id),
+                };
                 request.describe(&mut call);
                 let serial = self.serial;
                 self.open.push_back(Open {
@@ -162,7 +173,9 @@ impl Calls {
                     self.drop_if(|open| Some(open.serial) == wrong);
                 }
                 index.map(|index| {
-                    self.open[index].call.first_byte_ns.get_or_insert(at);
+                    let call = &mut self.open[index].call;
+                    call.first_byte_ns.get_or_insert(at);
+                    call.place.response.get_or_insert(place..place);
                     self.part(index, true)
                 })
             }
@@ -344,5 +357,6 @@ fn new_call(protocol: ProtocolName, from: Side, at: u64) -> Call {
         complete: false,
         trace: None,
         details: Details::default(),
+        place: Place::default(),
     }
 }

@@ -127,7 +127,7 @@ impl Conversation {
         }
         self.lose(from);
         self.losses.bytes = self.losses.bytes.saturating_add(lost);
-        self.streams[from as usize].pass(at);
+        self.streams[from as usize].pass(at, lost);
     }
 
     /// The connection is over, or no longer looked at. Nothing may follow.

@@ -52,6 +52,8 @@ pub(super) struct Stream {
     pub(super) part: Option<Part>,
     /// Captured bytes consumed so far.
     position: u64,
+    /// Bytes that passed uncaptured.
+    passed: u64,
     marks: VecDeque<Mark>,
     last_at: u64,
 }
@@ -65,6 +67,7 @@ impl Stream {
             ends: Vec::new(),
             part: None,
             position: 0,
+            passed: 0,
             marks: VecDeque::new(),
             last_at: 0,
         }
@@ -120,9 +123,15 @@ impl Stream {
         self.last_at
     }
 
-    /// Bytes passed that were not captured; only when none is held. Positions don't count them.
-    pub(super) fn pass(&mut self, at: u64) {
+    /// Bytes passed that were not captured; only when none is held. Positions don't count them, places do.
+    pub(super) fn pass(&mut self, at: u64, count: u64) {
         self.last_at = at;
+        self.passed = self.passed.saturating_add(count);
+    }
+
+    /// Where the first byte that is not consumed is in what the side sent.
+    pub(super) fn place(&self) -> u64 {
+        self.position.saturating_add(self.passed)
     }
 
     /// Its place is lost: forgets what is held, and says how many bytes that were.

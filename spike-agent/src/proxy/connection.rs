@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::{
     Proxy, UpstreamSockets,
     pump::{self, Broken},
+    tap::{Opened, Taps},
     upstream::{self, UpstreamError},
 };
 use crate::{
@@ -44,7 +45,20 @@ pub(super) async fn carry(
     let faults = proxy.faults_rx.borrow().clone();
     let plan = Plan::new(&faults, &caller, original.destination, opened);
     drop(faults);
+    let taps = Taps::new(proxy.recorders.get().map_or_else(Vec::new, |recorders| {
+        recorders.open(&Opened {
+            caller: &caller,
+            destination: original.destination,
+            netns_cookie,
+            client: (peer, listener),
+            at: opened,
+        })
+    }));
+    let stood_in = proxy.stood_in(&caller, original.destination, &upstream, peer);
     let connecting = async {
+        if let Some(stood_in) = stood_in {
+            return stood_in.map_err(UpstreamError::Socket);
+        }
         let server = upstream::connect(&*upstream, original.destination, peer).await?;
         if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
             let (came_in, went_on) = ((peer, listener), (local, remote));
@@ -54,7 +68,7 @@ pub(super) async fn carry(
     };
     let entry = proxy.open.enter(caller, original.destination, &plan);
     tokio::select! {
-        () = join(&proxy, &client, plan, connecting) => {}
+        () = join(&proxy, &client, plan, taps, connecting) => {}
         () = entry.is_closed() => reset([&client]),
     }
 }
@@ -66,7 +80,7 @@ pub(super) async fn relay(proxy: &Proxy, client: TcpStream, armed: &ArmedFault, 
         let connected = TcpStream::connect(upstream).await;
         connected.map_err(|error| UpstreamError::Name(upstream.to_owned(), error))
     };
-    join(proxy, &client, plan, connecting).await;
+    join(proxy, &client, plan, Taps::default(), connecting).await;
 }
 
 /// Joins a caller with its server, through what the faults of the plan do, until the end of both.
@@ -74,6 +88,7 @@ async fn join(
     proxy: &Proxy,
     client: &TcpStream,
     plan: Plan,
+    mut taps: Taps,
     connecting: impl Future<Output = Result<TcpStream, UpstreamError>>,
 ) {
     if plan.resets_at_once {
@@ -103,10 +118,12 @@ async fn join(
     let result = tokio::select! {
         () = ends => Err(Broken::Reset),
         () = is_given_up(client, plan) => Err(Broken::Reset),
-        result = pump::both_ways(client, &server, lanes, &proxy.buffers) => result,
+        result = pump::both_ways(client, &server, lanes, &proxy.buffers, &taps) => result,
     };
     if result == Err(Broken::Reset) {
         reset([client, &server]);
+    } else {
+        taps.close();
     }
 }
 

@@ -15,11 +15,17 @@ use tokio::{
     task::coop::consume_budget,
 };
 
-use super::buffers::Buffers;
-use crate::fault::{
-    lane::Lane,
-    stage::{Chunk, Content},
-    timer,
+use super::{
+    buffers::Buffers,
+    tap::{Tap, Taps},
+};
+use crate::{
+    fault::{
+        lane::Lane,
+        stage::{Chunk, Content},
+        timer,
+    },
+    model::Direction,
 };
 
 /// How long a connection that a fault cuts waits for its reader to take the last bytes and to close its end too.
@@ -40,9 +46,10 @@ pub(super) async fn both_ways(
     server: &TcpStream,
     [request, response]: [Vec<Lane>; 2],
     buffers: &Buffers,
+    taps: &Taps,
 ) -> Result<(), Broken> {
-    let mut request = one_way(client, server, request, buffers);
-    let mut response = one_way(server, client, response, buffers);
+    let mut request = one_way(client, server, request, buffers, taps.way(Direction::Request));
+    let mut response = one_way(server, client, response, buffers, taps.way(Direction::Response));
     // A side that has ended is not read any more, and could break unseen.
     tokio::select! {
         result = &mut request => {
@@ -84,15 +91,16 @@ fn one_way<'a>(
     to: &'a TcpStream,
     lanes: Vec<Lane>,
     buffers: &'a Buffers,
+    tap: Tap<'a>,
 ) -> BoxFuture<'a, Result<(), Broken>> {
     if lanes.is_empty() {
-        Box::pin(async {
-            plain(from, to, buffers, future::pending(), &mut 0)
+        Box::pin(async move {
+            plain(from, to, buffers, tap, future::pending(), &mut 0)
                 .await
                 .map(drop)
         })
     } else {
-        Box::pin(changing(from, to, lanes, buffers))
+        Box::pin(changing(from, to, lanes, buffers, tap))
     }
 }
 
@@ -102,15 +110,16 @@ async fn changing(
     to: &TcpStream,
     mut lanes: Vec<Lane>,
     buffers: &Buffers,
+    tap: Tap<'_>,
 ) -> Result<(), Broken> {
     let mut position = 0;
     loop {
         if lanes.iter_mut().all(Lane::is_idle) {
             let mut watched = lanes.clone();
-            if plain(from, to, buffers, any_changed(&mut watched), &mut position).await? {
+            if plain(from, to, buffers, tap, any_changed(&mut watched), &mut position).await? {
                 return Ok(());
             }
-        } else if staged(from, to, &lanes, buffers, &mut position).await? {
+        } else if staged(from, to, &lanes, buffers, tap, &mut position).await? {
             return Ok(());
         }
     }
@@ -131,6 +140,7 @@ async fn plain(
     from: &TcpStream,
     to: &TcpStream,
     buffers: &Buffers,
+    tap: Tap<'_>,
     changed: impl Future<Output = ()>,
     position: &mut u64,
 ) -> Result<bool, Broken> {
@@ -147,7 +157,9 @@ async fn plain(
             Ok(0) => return shut_down(to).map(|()| true),
             Ok(length) => {
                 *position += length as u64;
+                tap.sent(&buffer[..length]).await;
                 write_all(to, &buffer[..length]).await?;
+                tap.arrived(&buffer[..length]).await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(Broken::Reset),
@@ -162,6 +174,7 @@ async fn staged(
     to: &TcpStream,
     lanes: &[Lane],
     buffers: &Buffers,
+    tap: Tap<'_>,
     position: &mut u64,
 ) -> Result<bool, Broken> {
     let (chunk_tx, mut chunk_rx) = mpsc::channel(1);
@@ -171,10 +184,10 @@ async fn staged(
         running.push(Box::pin(lane.clone().run(chunk_rx, next_tx)));
         chunk_rx = next_rx;
     }
-    let reading = read_all(from, chunk_tx, all_idle(lanes.to_vec()), buffers, position);
+    let reading = read_all(from, chunk_tx, all_idle(lanes.to_vec()), buffers, tap, position);
     let fed = future::join(reading, future::join_all(running));
     tokio::select! {
-        result = deliver(chunk_rx, to) => result,
+        result = deliver(chunk_rx, to, tap) => result,
         never = async { fed.await; future::pending().await } => never,
     }
 }
@@ -186,6 +199,7 @@ async fn read_all(
     chunk_tx: Sender<Chunk>,
     idle: impl Future<Output = ()>,
     buffers: &Buffers,
+    tap: Tap<'_>,
     position: &mut u64,
 ) {
     let mut idle = std::pin::pin!(idle);
@@ -208,7 +222,10 @@ async fn read_all(
             match from.try_read(&mut buffer) {
                 Ok(0) => Content::End,
                 // Copied to its size: it may be held for long.
-                Ok(length) => Content::Bytes(Bytes::copy_from_slice(&buffer[..length])),
+                Ok(length) => {
+                    tap.sent(&buffer[..length]).await;
+                    Content::Bytes(Bytes::copy_from_slice(&buffer[..length]))
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => Content::Reset,
             }
@@ -223,10 +240,13 @@ async fn read_all(
     }
 }
 
-async fn deliver(mut chunk_rx: Receiver<Chunk>, to: &TcpStream) -> Result<bool, Broken> {
+async fn deliver(mut chunk_rx: Receiver<Chunk>, to: &TcpStream, tap: Tap<'_>) -> Result<bool, Broken> {
     while let Some(chunk) = chunk_rx.recv().await {
         match chunk.content {
-            Content::Bytes(bytes) => write_all(to, &bytes).await?,
+            Content::Bytes(bytes) => {
+                write_all(to, &bytes).await?;
+                tap.arrived(&bytes).await;
+            }
             Content::End => return shut_down(to).map(|()| true),
             Content::Reset => return Err(Broken::Reset),
             Content::Cut => {

@@ -24,14 +24,42 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
     ("export", &["model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
+    // A file of its own, and what fills it; the way of the bytes to it is `app`'s.
+    ("recording", &["model", "protocol"]),
+    // Other formats are captures'.
+    ("recording/export", &["protocol", "capture"]),
+    ("recording/import", &["protocol", "capture"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
+    // The timer that effects wait by; a stub is given its sockets.
+    ("replay", &["model", "fault", "protocol", "recording"]),
     ("topology", &["model", "bus", "identity"]),
     ("audit", &["model"]),
     (
         "control",
         &[
-            "model", "kernel", "fault", "bus", "identity", "proxy", "capture", "topology", "export", "audit",
+            "model",
+            "kernel",
+            "fault",
+            "bus",
+            "identity",
+            "proxy",
+            "capture",
+            "topology",
+            "export",
+            "audit",
+            "recording",
+            "model",
+            "kernel",
+            "fault",
+            "bus",
+            "identity",
+            "proxy",
+            "capture",
+            "topology",
+            "export",
+            "audit",
+            "replay",
         ],
     ),
     // Its listeners lead to the proxy by themselves.
@@ -47,9 +75,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli/agent", &["config", "app"]),
     ("cli/doctor", &["doctor"]),
     ("cli/cleanup", &["config", "safety"]),
+    // It reads and sends recordings without an agent.
+    ("cli/replay", &["model", "replay"]),
     // It shows files without an agent, and cuts streams into files.
     ("cli/capture", &["model", "capture"]),
     ("cli/recorder", &["model", "capture"]),
+    ("cli/record", &["model", "recording"]),
     ("app", ALL),
     ("main", ALL),
 ];

@@ -50,18 +50,28 @@ struct Names {
 }
 
 /// A segment or a datagram.
-struct Segment<'a> {
-    source: SocketAddr,
-    destination: SocketAddr,
-    is_datagram: bool,
-    sequence: u32,
-    syn: bool,
-    ack: bool,
-    fin: bool,
-    rst: bool,
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// To whom.
+    pub destination: SocketAddr,
+    /// Of UDP, so that what follows is 0 and false.
+    pub is_datagram: bool,
+    /// Number of its first byte, or of the SYN.
+    pub sequence: u32,
+    /// Opens a direction.
+    pub syn: bool,
+    /// Acknowledges.
+    pub ack: bool,
+    /// Closes a direction.
+    pub fin: bool,
+    /// Breaks the connection.
+    pub rst: bool,
     /// Of the payload on the wire.
-    length: u32,
-    payload: &'a [u8],
+    pub length: u32,
+    /// As much of it as was captured.
+    pub payload: &'a [u8],
 }
 
 impl Flows {
@@ -239,7 +249,7 @@ fn named(call: &Call, edge: u64, names: &Names) -> CallView {
 }
 
 impl<'a> Segment<'a> {
-    fn read(packet: &Packet<'a>) -> Option<Self> {
+    pub(super) fn read(packet: &Packet<'a>) -> Option<Self> {
         let sliced = if packet.has_ethernet {
             LaxSlicedPacket::from_ethernet(packet.data).ok()?
         } else {

@@ -28,7 +28,7 @@ pub(super) enum AskError {
     #[error("talk HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("make the request: {0}")]
-    Request(#[from] hyper::http::Error),
+    Request(#[from] http::Error),
     #[error("read the answer: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
     #[error("it answered {0}")]

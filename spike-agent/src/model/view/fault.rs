@@ -53,4 +53,7 @@ pub struct PanicView {
     pub faults: Vec<String>,
     /// Captures that were stopped.
     pub captures: Vec<String>,
+    /// Stubs that were ended.
+    #[serde(default)]
+    pub stubs: Vec<String>,
 }

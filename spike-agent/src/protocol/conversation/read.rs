@@ -115,13 +115,14 @@ impl Conversation {
         if !self.calls.paired && self.events.iter().any(asks) && self.settled(side) {
             self.pair(side);
         }
-        let at = self.streams[side as usize].first_at();
+        let stream = &self.streams[side as usize];
+        let (at, place) = (stream.first_at(), stream.place());
         let mut part = None;
         for event in self.events.drain(..) {
             if event.is_end() {
                 self.streams[side as usize].ends.push(event);
             } else {
-                let about = self.calls.apply(name, side, at, event, out);
+                let about = self.calls.apply(name, side, (at, place), event, out);
                 part = part.or(about);
             }
         }
@@ -162,7 +163,8 @@ impl Conversation {
     fn take(&mut self, side: Side, count: u64) -> u64 {
         let stream = &mut self.streams[side as usize];
         if let Some(part) = stream.part {
-            self.calls.count(part, count);
+            self.calls
+                .count(part, count, stream.place().saturating_add(count));
         }
         stream.consume(count)
     }
@@ -171,9 +173,10 @@ impl Conversation {
     pub(super) fn pass(&mut self, side: Side, count: u64, at: u64) {
         let stream = &mut self.streams[side as usize];
         if let Some(part) = stream.part {
-            self.calls.count(part, count);
+            self.calls
+                .count(part, count, stream.place().saturating_add(count));
         }
-        stream.pass(at);
+        stream.pass(at, count);
     }
 
     /// `left` bytes of the body still come; if none, what ends with it ends at `at`.
@@ -188,9 +191,9 @@ impl Conversation {
         let Phase::Known(name, _) = self.phase else {
             return;
         };
-        let known = out.len();
+        let (known, place) = (out.len(), stream.place());
         for event in stream.ends.drain(..) {
-            self.calls.apply(name, side, at, event, out);
+            self.calls.apply(name, side, (at, place), event, out);
         }
         if out.len() > known {
             self.failures = 0;

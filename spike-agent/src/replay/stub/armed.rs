@@ -1,0 +1,159 @@
+//! The stubs that answer now, and which connections are theirs.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64, atomic::Ordering},
+};
+
+use tokio::time::Instant;
+
+use super::{Settings, Stub};
+use crate::{
+    model::{Caller, FieldError, Selector, StubSpec},
+    replay::{Loaded, Matcher, Noise},
+};
+
+/// Most stubs at one time.
+const STUBS_LIMIT: usize = 256;
+
+/// The stubs that answer now.
+#[derive(Debug, Default)]
+pub struct Stubs {
+    all: RwLock<Arc<[Arc<ArmedStub>]>>,
+    last: AtomicU64,
+}
+
+/// A stub that answers.
+#[derive(Debug)]
+pub struct ArmedStub {
+    /// Unlike that of any other stub.
+    pub name: String,
+    /// How it was asked for.
+    pub spec: StubSpec,
+    /// What answers.
+    pub stub: Arc<Stub>,
+    /// Its connections: those that any of these chooses.
+    pub selectors: Vec<Selector>,
+    /// When it ends by itself.
+    pub deadline: Instant,
+    /// What of the recording cannot be replayed, and why.
+    pub left_out: Vec<String>,
+}
+
+impl Stubs {
+    /// Makes a stub and has it answer.
+    ///
+    /// # Errors
+    /// Which field is wrong.
+    pub fn add(&self, spec: StubSpec, loaded: &Loaded) -> Result<Arc<ArmedStub>, FieldError> {
+        let matcher = Matcher {
+            noise: Noise {
+                rules: spec.noise.clone(),
+            },
+            headers: spec.headers.clone(),
+        };
+        let settings = Settings {
+            pace: spec.pace,
+            on_miss: spec.on_miss,
+            lifetime: spec.lifetime,
+            matcher,
+        };
+        let stub = Stub::new(&loaded.talks, settings);
+        let selectors = selectors(&spec.selector, &stub)?;
+        let left_out = loaded.talks.iter().flat_map(|talk| {
+            let server = &talk.server;
+            talk.left_out.iter().map(move |why| format!("{server}: {why}"))
+        });
+        let left_out = left_out.collect();
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= STUBS_LIMIT {
+            let message = format!("{STUBS_LIMIT} stubs are there already; stop some first");
+            return Err(FieldError::new("", message));
+        }
+        let is_taken = |name: &str| all.iter().any(|armed| armed.name == name);
+        let name = match &spec.name {
+            Some(name) if is_taken(name) => {
+                return Err(FieldError::new(
+                    "name",
+                    format_args!("a stub named `{name}` is there already"),
+                ));
+            }
+            Some(name) => name.clone(),
+            None => loop {
+                let name = format!("stub-{}", self.last.fetch_add(1, Ordering::Relaxed) + 1);
+                if !is_taken(&name) {
+                    break name;
+                }
+            },
+        };
+        let armed = Arc::new(ArmedStub {
+            name,
+            deadline: Instant::now() + spec.ttl,
+            spec,
+            stub,
+            selectors,
+            left_out,
+        });
+        *all = all.iter().cloned().chain([armed.clone()]).collect();
+        Ok(armed)
+    }
+
+    /// All of them, the oldest first.
+    pub fn list(&self) -> Arc<[Arc<ArmedStub>]> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<ArmedStub>> {
+        self.list().iter().find(|armed| armed.name == name).cloned()
+    }
+
+    /// Takes those away that `is_chosen` says; connections that they have taken go on to their end.
+    pub fn remove_where(&self, is_chosen: impl Fn(&ArmedStub) -> bool) -> Vec<Arc<ArmedStub>> {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let (removed, kept): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|armed| is_chosen(armed));
+        *all = kept.into();
+        removed
+    }
+
+    /// The stub that answers a connection: the newest of those that it belongs to.
+    pub fn of(&self, caller: &Caller, destination: SocketAddr) -> Option<Arc<ArmedStub>> {
+        let all = self.list();
+        let found = all.iter().rev().find(|armed| armed.chooses(caller, destination));
+        found.cloned()
+    }
+}
+
+impl ArmedStub {
+    fn chooses(&self, caller: &Caller, destination: SocketAddr) -> bool {
+        self.selectors
+            .iter()
+            .any(|selector| selector.matches(caller, destination))
+    }
+}
+
+/// What the operator chose, or the recorded servers.
+fn selectors(selector: &Selector, stub: &Stub) -> Result<Vec<Selector>, FieldError> {
+    if !selector.to.is_empty() {
+        return Ok(vec![selector.clone()]);
+    }
+    let mut selectors = Vec::new();
+    for place in &stub.places {
+        let Some(address) = place.address else { continue };
+        let raw = crate::model::RawEnd {
+            cidr: Some(address.ip().to_string()),
+            port: Some(crate::model::selector::RawPort::Number(address.port())),
+            ..Default::default()
+        };
+        selectors.push(Selector {
+            to: crate::model::EndSelector::try_from(&raw)?,
+            everything: false,
+            ..selector.clone()
+        });
+    }
+    if selectors.is_empty() {
+        let message = "no server in the recording has an address: choose the connections with `to`";
+        return Err(FieldError::new("to", message));
+    }
+    Ok(selectors)
+}
