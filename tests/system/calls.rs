@@ -222,7 +222,7 @@ fn a_hundred_streams_are_told_apart() {
 }
 
 /// Starts dnsmasq, which tells the given names, and gives the file that is to be `/etc/resolv.conf`.
-fn dns(world: &World, address: &str, names: &[(&str, &str)]) -> String {
+pub(crate) fn dns(world: &World, address: &str, names: &[(&str, &str)]) -> String {
     needs::program("dnsmasq");
     let records = names
         .iter()
@@ -255,7 +255,7 @@ fn resolving(world: &World, resolv: &str, line: &str) {
 }
 
 /// A loopback address that no other test listens on.
-fn own_address(last: u8) -> String {
+pub(crate) fn own_address(last: u8) -> String {
     format!("127.{}.{}.{last}", std::process::id() % 250 + 1, 77)
 }
 

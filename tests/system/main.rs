@@ -7,6 +7,8 @@ mod calls;
 mod capture;
 mod captures;
 mod chance;
+mod connect;
+mod datagrams;
 mod effects;
 mod exec;
 mod export;
@@ -17,6 +19,8 @@ mod namespaces;
 mod observe;
 mod packets;
 mod safety;
+mod selectors;
+mod stopped;
 mod streams;
 mod topology;
 mod toxiproxy;
@@ -57,6 +61,10 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("api", api::TESTS),
         ("safety", safety::TESTS),
+        ("selectors", selectors::TESTS),
+        ("connect", connect::TESTS),
+        ("datagrams", datagrams::TESTS),
+        ("stopped", stopped::TESTS),
         ("topology", topology::TESTS),
     ];
     let trials = groups.iter().flat_map(|&(group, tests)| {

@@ -188,7 +188,7 @@ fn sigterm_leaves_nothing() {
 
 fn a_failed_attach_is_rolled_back() {
     let world = World::new();
-    for step in 0..11 {
+    for step in 0..13 {
         let mut command = agent::command(&world);
         let done = finish(
             start(command.env("SPIKE_FAIL_ATTACH", step.to_string())),

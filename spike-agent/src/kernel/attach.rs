@@ -14,12 +14,14 @@ use aya::programs::{
 const BINDS: [&str; 2] = ["spike_post_bind4", "spike_post_bind6"];
 
 /// The connect hooks last: nothing may be redirected before the rest can follow it.
-const REST: [&str; 9] = [
+const REST: [&str; 11] = [
     "spike_egress",
     "spike_ingress",
     "spike_sock_ops",
     "spike_getpeername4",
     "spike_getpeername6",
+    "spike_recvmsg4",
+    "spike_recvmsg6",
     "spike_sendmsg4",
     "spike_sendmsg6",
     "spike_connect4",

@@ -44,6 +44,10 @@ pub struct ExecutableOffsets {
     pub file_dentry: u32,
     /// `dentry.d_name.name`.
     pub dentry_name: u32,
+    /// `task_struct.group_leader`.
+    pub task_leader: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
 }
 
 impl Features {
@@ -96,6 +100,8 @@ fn executable_offsets(btf: &Btf) -> Option<ExecutableOffsets> {
         mm_exe_file: offset(btf, "mm_struct", &["exe_file"])?,
         file_dentry: offset(btf, "file", &["f_path", "dentry"])?,
         dentry_name: offset(btf, "dentry", &["d_name", "name"])?,
+        task_leader: offset(btf, "task_struct", &["group_leader"])?,
+        task_comm: offset(btf, "task_struct", &["comm"])?,
     })
 }
 

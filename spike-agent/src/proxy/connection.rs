@@ -9,7 +9,8 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    Proxy, UpstreamSockets,
+    Planned, Proxy, UpstreamSockets,
+    held::Prepared,
     pump::{self, Broken},
     upstream::{self, UpstreamError},
 };
@@ -35,24 +36,40 @@ pub(super) async fn carry(
         client: peer,
         listener,
     } = addresses;
-    let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
-        proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, "no original destination is known; connection reset");
-        return reset([&client]);
+    let (planned, prepared) = match proxy.held.take(&addresses) {
+        Some(Prepared { planned, server, .. }) => (planned, server),
+        None => {
+            let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
+                proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "no original destination is known; connection reset");
+                return reset([&client]);
+            };
+            (proxy.plan(original, &*upstream, peer, opened), None)
+        }
     };
-    let caller = Arc::new(original.caller);
-    let faults = proxy.faults_rx.borrow().clone();
-    let plan = Plan::new(&faults, &caller, original.destination, opened);
-    drop(faults);
+    let Planned {
+        plan,
+        caller,
+        destination,
+    } = planned;
+    let address = destination.address;
+    let may_connect = plan.may_connect();
     let connecting = async {
-        let server = upstream::connect(&*upstream, original.destination, peer).await?;
+        let server = match prepared {
+            Some(server) => server,
+            // Its SYN was not held: the caller believes that it is connected.
+            None => {
+                may_connect.await;
+                upstream::connect(&*upstream, address, peer).await?
+            }
+        };
         if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
             let (came_in, went_on) = ((peer, listener), (local, remote));
             proxy.originals.carried(netns_cookie, came_in, went_on);
         }
         Ok(server)
     };
-    let entry = proxy.open.enter(caller, original.destination, &plan);
+    let entry = proxy.open.enter(caller, destination, &plan);
     tokio::select! {
         () = join(&proxy, &client, plan, connecting) => {}
         () = entry.is_closed() => reset([&client]),
@@ -111,7 +128,7 @@ async fn join(
 }
 
 /// Where a connection came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Addresses {
     /// The listener's network namespace.
     pub(super) netns_cookie: u64,

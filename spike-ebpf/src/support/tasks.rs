@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_uid_gid,
     bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
-use spike_common::task::{EXECUTABLE_LEN, Task};
+use spike_common::task::{COMM_LEN, EXECUTABLE_LEN, Task, comm_hash};
 
 /// `task_struct.mm`: an offset in bytes from the kernel's BTF, set by the agent before loading; this and those below
 /// are 0 when it could not be read.
@@ -21,6 +21,13 @@ static OFFSET_FILE_DENTRY: Global<u32> = Global::new(0);
 /// `dentry.d_name.name`.
 #[unsafe(no_mangle)]
 static OFFSET_DENTRY_NAME: Global<u32> = Global::new(0);
+
+/// `task_struct.group_leader`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_LEADER: Global<u32> = Global::new(0);
+/// `task_struct.comm`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_COMM: Global<u32> = Global::new(0);
 
 /// The current process's id in the initial pid namespace.
 #[inline(always)]
@@ -61,6 +68,30 @@ fn fill_executable(out: &mut [u8; EXECUTABLE_LEN]) -> Option<()> {
         bpf_probe_read_kernel_str(out.as_mut_ptr().cast(), EXECUTABLE_LEN as u32, name as *const _)
     };
     (length > 1).then_some(())
+}
+
+/// The hash of the current process's name: its first thread's, as others may have names of their own. 0 when it cannot
+/// be read.
+#[inline(always)]
+pub(crate) fn comm() -> u64 {
+    if OFFSET_TASK_LEADER.load() == 0 {
+        return 0;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let Some(leader) = follow(task, OFFSET_TASK_LEADER.load()) else {
+        return 0;
+    };
+    let mut name = [0_u8; COMM_LEN];
+    // SAFETY: the helper writes at most the given length and checks the source.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(
+            name.as_mut_ptr().cast(),
+            COMM_LEN as u32,
+            (leader + u64::from(OFFSET_TASK_COMM.load())) as *const _,
+        )
+    };
+    if length > 1 { comm_hash(&name) } else { 0 }
 }
 
 /// The pointer at `base + offset` in kernel memory; none when it is null or unreadable.
