@@ -1,5 +1,6 @@
 //! Keeps the map: what it is now, what it was, and the last calls on it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -154,22 +155,29 @@ impl MapKeeper {
             }
             Window::Between(from, to) => (from, to),
         };
-        let (taken, live) = self.steps(from, to)?;
+        let mut sums: HashMap<u64, Counts> = HashMap::new();
+        let mut taken = Vec::new();
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        let live = self.each_step(from, to, |step| {
+            first = first.min(step.from_ms);
+            last = last.max(step.to_ms);
+            if steps {
+                taken.push(step_calls(&step));
+            }
+            for (id, counts) in step.edges {
+                match sums.entry(id) {
+                    Entry::Occupied(mut sum) => sum.get_mut().add(&counts),
+                    Entry::Vacant(place) => _ = place.insert(counts),
+                }
+            }
+        })?;
         let mut observed = Observed {
             // Of steps that lie partly within, all is in: no number is made up.
-            from: taken.iter().map(|step| time(step.from_ms)).min().unwrap_or(from),
-            to: taken.iter().map(|step| time(step.to_ms)).max().unwrap_or(to),
+            from: if first <= last { time(first) } else { from },
+            to: if first <= last { time(last) } else { to },
+            steps: taken,
             ..Observed::default()
         };
-        let mut sums: BTreeMap<u64, Counts> = BTreeMap::new();
-        for step in &taken {
-            for (id, counts) in &step.edges {
-                sums.entry(*id).or_default().add(counts);
-            }
-        }
-        if steps {
-            observed.steps = taken.iter().map(step_calls).collect();
-        }
         let mut known = self.known(&sums, live)?;
         let flows = sums.into_iter().filter_map(|(id, counts)| {
             let mut view = known.remove(&id)?;
@@ -177,6 +185,7 @@ impl MapKeeper {
             Some(Flow { id, view, counts })
         });
         observed.flows = used(flows.collect());
+        observed.flows.sort_unstable_by_key(|flow| flow.id);
         Ok(observed)
     }
 
@@ -186,16 +195,19 @@ impl MapKeeper {
             Window::SinceStart => (self.started, SystemTime::now()),
             Window::Between(from, to) => (from, to),
         };
-        let (mut steps, _) = self.steps(from, to)?;
-        for step in &mut steps {
+        let mut steps = Vec::new();
+        self.each_step(from, to, |mut step| {
             step.edges.retain(|(edge, _)| *edge == id);
-        }
-        steps.retain(|step| !step.edges.is_empty());
+            if !step.edges.is_empty() {
+                steps.push(step);
+            }
+        })?;
         Ok(steps)
     }
 
-    /// The steps with a part in a stretch of time, that which goes on among them, and the edges as they are now.
-    fn steps(&self, from: SystemTime, to: SystemTime) -> Result<(Vec<Step>, Vec<Flow>)> {
+    /// Gives the steps with a part in a stretch of time to `each`, that which goes on last; gives the edges as they are
+    /// now.
+    fn each_step(&self, from: SystemTime, to: SystemTime, mut each: impl FnMut(Step)) -> Result<Vec<Flow>> {
         let Some(history) = &self.history else {
             let how = "there is no history: start the agent with --history-size, or see its log";
             return Err(FieldError::new("since", how).into());
@@ -204,17 +216,17 @@ impl MapKeeper {
         let flows = used(self.calls.flows()?);
         // Held meanwhile, so that no step is read twice or not at all.
         let recorder = lock(&self.recorder);
-        let mut steps = history.between(from, to)?;
+        history.each_between(from, to, &mut each)?;
         let now = recorder.so_far(&flows, millis(SystemTime::now()));
         if now.from_ms < to && now.to_ms > from {
-            steps.push(now);
+            each(now);
         }
-        Ok((steps, flows))
+        Ok(flows)
     }
 
     /// Who edges are between: as it is known now, else as it was. What they speak may have been known better before
     /// the agent was started again.
-    fn known(&self, wanted: &BTreeMap<u64, Counts>, live: Vec<Flow>) -> Result<HashMap<u64, EdgeView>> {
+    fn known(&self, wanted: &HashMap<u64, Counts>, live: Vec<Flow>) -> Result<HashMap<u64, EdgeView>> {
         let mut known: HashMap<u64, EdgeView> = live.into_iter().map(|flow| (flow.id, flow.view)).collect();
         let is_known = |id: &u64| known.get(id).is_some_and(|view| !is_transport(&view.protocol));
         let asked: Vec<u64> = wanted.keys().copied().filter(|id| !is_known(id)).collect();

@@ -1,7 +1,8 @@
 //! The map as a graph whose nodes are processes, services or hosts.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::time::{Duration, SystemTime};
 
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -92,51 +93,82 @@ pub struct Graph {
 }
 
 /// What tells nodes apart, and the name to show.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Key {
-    name: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key<'a> {
+    name: &'a str,
     kind: ServiceKind,
     /// Of a process: its program and cgroup.
-    within: Option<(String, String)>,
+    within: Option<(&'a str, &'a str)>,
+}
+
+/// The nodes that were met, by number.
+#[derive(Default)]
+struct Met<'a> {
+    numbers: HashMap<Key<'a>, usize>,
+    nodes: Vec<MetNode>,
+}
+
+#[derive(Default)]
+struct MetNode {
+    instances: BTreeSet<String>,
+    /// The latest.
+    pid: u32,
+}
+
+impl<'a> Met<'a> {
+    fn number(&mut self, key: Key<'a>, process: Option<&EndView>) -> usize {
+        let next = self.nodes.len();
+        let number = *self.numbers.entry(key).or_insert(next);
+        if number == next {
+            self.nodes.push(MetNode::default());
+        }
+        let node = &mut self.nodes[number];
+        node.pid = node.pid.max(process.map_or(0, |process| process.pid));
+        number
+    }
 }
 
 impl Graph {
     /// Groups what was observed. `host` is this host's name.
     pub fn new(observed: &Observed, group: Group, host: &str) -> Self {
-        let mut links: BTreeMap<(Key, Key, &str), Link> = BTreeMap::new();
-        let mut instances: BTreeMap<Key, (BTreeSet<String>, u32)> = BTreeMap::new();
+        let mut met = Met::default();
+        let mut links: HashMap<(usize, usize, &str), Link> = HashMap::new();
         for (index, flow) in observed.flows.iter().enumerate() {
             let (from, to) = ends(&flow.view, group, host);
-            let pid = |end: Option<&EndView>| end.map_or(0, |end| end.pid);
-            let caller = instances.entry(from.clone()).or_default();
-            caller.1 = caller.1.max(pid(flow.view.caller.as_ref()));
-            let callee = instances.entry(to.clone()).or_default();
-            callee.1 = callee.1.max(pid(flow.view.destination.process.as_ref()));
-            callee.0.insert(instance(&flow.view));
+            let from = met.number(from, flow.view.caller.as_ref());
+            let to = met.number(to, flow.view.destination.process.as_ref());
+            met.nodes[to].instances.insert(instance(&flow.view));
             let link = links.entry((from, to, &flow.view.protocol)).or_default();
             let open = link.counts.open + flow.counts.open;
             link.counts.add(&flow.counts);
             link.counts.open = open;
             link.flows.push(index);
         }
-        let mut net = DiGraph::with_capacity(instances.len(), links.len());
-        let mut seen: HashMap<String, u32> = HashMap::new();
-        for key in instances.keys() {
-            *seen.entry(key.name.clone()).or_default() += 1;
+        let mut keys: Vec<(Key<'_>, usize)> = met.numbers.into_iter().collect();
+        keys.sort_unstable();
+        let mut seen: HashMap<&str, u32> = HashMap::new();
+        for (key, _) in &keys {
+            *seen.entry(key.name).or_default() += 1;
         }
-        let mut indices: HashMap<Key, NodeIndex> = HashMap::new();
-        for (key, (instances, pid)) in instances {
-            let node = Node {
-                id: id(&key, seen[&key.name] > 1, pid),
-                name: key.name.clone(),
+        let mut net = DiGraph::with_capacity(keys.len(), links.len());
+        let mut indices = vec![NodeIndex::end(); keys.len()];
+        for (key, number) in &keys {
+            let MetNode { instances, pid } = mem::take(&mut met.nodes[*number]);
+            indices[*number] = net.add_node(Node {
+                id: id(key, seen[key.name] > 1, pid),
+                name: key.name.to_owned(),
                 kind: key.kind,
                 instances,
-            };
-            indices.insert(key, net.add_node(node));
+            });
         }
+        let mut links: Vec<_> = links
+            .into_iter()
+            .map(|((from, to, protocol), link)| ((indices[from], indices[to], protocol), link))
+            .collect();
+        links.sort_unstable_by_key(|(ends, _)| *ends);
         for ((from, to, protocol), mut link) in links {
-            link.protocol = protocol.to_owned();
-            net.add_edge(indices[&from], indices[&to], link);
+            protocol.clone_into(&mut link.protocol);
+            net.add_edge(from, to, link);
         }
         Self {
             net,
@@ -254,20 +286,20 @@ pub(super) fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-fn ends(view: &EdgeView, group: Group, host: &str) -> (Key, Key) {
-    let end = |(name, kind): (&str, ServiceKind), process: Option<&EndView>| match (group, process) {
+fn ends<'a>(view: &'a EdgeView, group: Group, host: &'a str) -> (Key<'a>, Key<'a>) {
+    let end = |(name, kind): (&'a str, ServiceKind), process: Option<&'a EndView>| match (group, process) {
         (Group::Host, Some(_)) => Key {
-            name: host.to_owned(),
+            name: host,
             kind: ServiceKind::default(),
             within: None,
         },
         (Group::Process, Some(process)) => Key {
-            name: name.to_owned(),
+            name,
             kind,
-            within: Some((process.name.clone(), process.cgroup.clone())),
+            within: Some((&process.name, &process.cgroup)),
         },
         _ => Key {
-            name: name.to_owned(),
+            name,
             kind,
             within: None,
         },
@@ -287,10 +319,10 @@ fn instance(view: &EdgeView) -> String {
     }
 }
 
-fn id(key: &Key, is_taken: bool, pid: u32) -> String {
-    let name = &key.name;
-    match (is_taken, &key.within) {
-        (false, _) => name.clone(),
+fn id(key: &Key<'_>, is_taken: bool, pid: u32) -> String {
+    let name = key.name;
+    match (is_taken, key.within) {
+        (false, _) => name.to_owned(),
         (true, Some(_)) => format!("{name}[{pid}]"),
         (true, None) => {
             let kind = format!("{:?}", key.kind).to_lowercase();

@@ -99,25 +99,31 @@ impl History {
         store::add(&mut self.lock(), step, identities).map_err(self.error("write"))
     }
 
-    /// The steps that have a part between two moments, the oldest first.
+    /// Gives the steps that have a part between two moments, the oldest first, to `each`, one at a time: all of a day
+    /// may be more than fits into memory.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn between(&self, from_ms: i64, to_ms: i64) -> Result<Vec<Step>> {
-        let rows = store::between(&self.lock(), from_ms, to_ms).map_err(self.error("read"))?;
-        rows.into_iter()
-            .map(|row| {
-                let edges = store::decode(&row.data).ok_or_else(|| HistoryError::Damaged {
-                    path: self.path.clone(),
-                    at_ms: row.from_ms,
-                })?;
-                Ok(Step {
-                    from_ms: row.from_ms,
-                    to_ms: row.to_ms,
+    pub fn each_between(&self, from_ms: i64, to_ms: i64, mut each: impl FnMut(Step)) -> Result<()> {
+        let mut damaged = None;
+        store::each_between(&self.lock(), from_ms, to_ms, |from_ms, to_ms, data| {
+            match store::decode(data) {
+                Some(edges) => each(Step {
+                    from_ms,
+                    to_ms,
                     edges,
-                })
+                }),
+                None => damaged = Some(from_ms),
+            }
+            damaged.is_none()
+        })
+        .map_err(self.error("read"))?;
+        damaged.map_or(Ok(()), |at_ms| {
+            Err(HistoryError::Damaged {
+                path: self.path.clone(),
+                at_ms,
             })
-            .collect()
+        })
     }
 
     /// Who the edges are between, without counts.

@@ -24,6 +24,9 @@ impl Histogram {
             self.0.clone_from(&other.0);
             return;
         }
+        if self.add_in_place(other) {
+            return;
+        }
         let mut merged = Vec::with_capacity(self.0.len() + other.0.len());
         let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
         loop {
@@ -40,6 +43,25 @@ impl Histogram {
             }
         }
         self.0 = merged;
+    }
+
+    /// Adds to the buckets that are in use already; false, and nothing is changed, when they do not do. Latencies of one
+    /// edge mostly fall into the same ones.
+    fn add_in_place(&mut self, other: &Self) -> bool {
+        let mut mine = self.0.iter().map(|(bucket, _)| *bucket);
+        let all = other
+            .0
+            .iter()
+            .all(|(wanted, _)| mine.any(|bucket| bucket == *wanted));
+        if all {
+            let mut mine = self.0.iter_mut();
+            for (wanted, count) in &other.0 {
+                if let Some((_, sum)) = mine.find(|(bucket, _)| bucket == wanted) {
+                    *sum = sum.saturating_add(*count);
+                }
+            }
+        }
+        all
     }
 
     /// What came since it was like `before`.
@@ -59,9 +81,7 @@ impl Histogram {
 
     /// The latency, in nanoseconds, that so many per mille of the calls do not exceed: the middle of its bucket.
     pub fn quantile(&self, per_mille: u64) -> Option<u64> {
-        let count = u128::from(self.count());
-        let rank = (count * u128::from(per_mille)).div_ceil(1000);
-        self.at_rank(u64::try_from(rank).ok()?)
+        self.at_rank(rank(self.count(), per_mille))
     }
 
     /// The latency, in nanoseconds, of the `rank`th fastest call, counted from 1; none when there are fewer.
@@ -80,8 +100,9 @@ impl Histogram {
     /// nanoseconds, is exact.
     pub fn view(&self, sum: u64) -> Option<LatencyView> {
         let slowest = usize::from(self.0.last()?.0);
-        let quantile = |per_mille| self.quantile(per_mille).map(microseconds);
-        let mean_us = microseconds(sum / self.count().max(1));
+        let count = self.count();
+        let quantile = |per_mille| self.at_rank(rank(count, per_mille)).map(microseconds);
+        let mean_us = microseconds(sum / count.max(1));
         Some(LatencyView {
             p50_us: quantile(500)?,
             p90_us: quantile(900)?,
@@ -125,6 +146,12 @@ pub(super) fn latency_view(stats: &EdgeStats) -> Option<LatencyView> {
 /// The latencies of an edge: the buckets that are not empty, in order.
 pub fn histogram(stats: &EdgeStats) -> Vec<BucketView> {
     Histogram::from(stats).buckets()
+}
+
+/// Which of so many, counted from 1 at the fastest, so many per mille do not exceed.
+fn rank(count: u64, per_mille: u64) -> u64 {
+    let rank = (u128::from(count) * u128::from(per_mille)).div_ceil(1000);
+    u64::try_from(rank).unwrap_or(u64::MAX)
 }
 
 /// The bounds of a bucket; those of the last one, which is open, are both its start.

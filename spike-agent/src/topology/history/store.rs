@@ -35,12 +35,6 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-pub(super) struct Row {
-    pub(super) from_ms: i64,
-    pub(super) to_ms: i64,
-    pub(super) data: Vec<u8>,
-}
-
 pub(super) fn open(path: &Path) -> std::result::Result<Connection, HistoryError> {
     let error = |doing| {
         move |source| HistoryError::Database {
@@ -123,18 +117,23 @@ pub(super) fn insert(database: &Connection, step: &Step, level: i64) -> Result<(
     Ok(())
 }
 
-pub(super) fn between(database: &Connection, from_ms: i64, to_ms: i64) -> Result<Vec<Row>> {
+/// Gives the start, the end and the data of each step, the oldest first, until `each` is false.
+pub(super) fn each_between(
+    database: &Connection,
+    from_ms: i64,
+    to_ms: i64,
+    mut each: impl FnMut(i64, i64, &[u8]) -> bool,
+) -> Result<()> {
     let mut steps = database.prepare_cached(
         "SELECT from_ms, to_ms, data FROM step WHERE to_ms > ?1 AND from_ms < ?2 ORDER BY from_ms",
     )?;
-    let rows = steps.query_map([from_ms, to_ms], |row| {
-        Ok(Row {
-            from_ms: row.get(0)?,
-            to_ms: row.get(1)?,
-            data: row.get(2)?,
-        })
-    })?;
-    rows.collect()
+    let mut rows = steps.query([from_ms, to_ms])?;
+    while let Some(row) = rows.next()? {
+        if !each(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_blob()?) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn identities(database: &Connection, ids: &[u64]) -> Result<HashMap<u64, EdgeView>> {
