@@ -140,6 +140,7 @@ impl Kernel {
         };
         kernel.configure(|_| ())?;
         kernel.beat();
+        attach::show_agent(&mut lock(&kernel.programs))?;
         // Older kernels tell a namespace's cookie to the bind hook only.
         kernel.hooks = attach::binds(&mut lock(&kernel.programs), cgroup)?;
         kernel.own_netns = kernel.cookie_here().unwrap_or(0);
@@ -192,6 +193,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
     let offsets = features.executable.unwrap_or_default();
     let socket_error = features.socket_error.unwrap_or_default();
     let packet_netns = features.packet_netns.unwrap_or_default();
+    let agent_flags = features.agent_flags.unwrap_or_default();
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::default())
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -203,6 +205,8 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_DENTRY_NAME", &offsets.dentry_name, true)
         .override_global("OFFSET_TASK_LEADER", &offsets.task_leader, true)
         .override_global("OFFSET_TASK_COMM", &offsets.task_comm, true)
+        .override_global("OFFSET_TASK_SIGNAL", &agent_flags.task_signal, true)
+        .override_global("OFFSET_SIGNAL_FLAGS", &agent_flags.signal_flags, true)
         .override_global("OFFSET_SK_ERR", &socket_error, true)
         .override_global("OFFSET_SKB_DEV", &packet_netns.skb_dev, true)
         .override_global("OFFSET_DEV_NET", &packet_netns.dev_net, true)

@@ -12,6 +12,7 @@ mod redirected;
 mod select;
 mod sock_ops;
 mod tap;
+mod task_of_agent;
 mod traffic;
 
 pub(crate) use packet_faults::FaultScratch;

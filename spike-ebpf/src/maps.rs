@@ -29,6 +29,10 @@ pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// task_of_agent --where the kernel keeps the flags of the agent's process; 0 when unknown--> connect, sendmsg.
+#[map]
+pub(crate) static AGENT_FLAGS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// agent --listener by namespace cookie--> connect.
 #[map]
 pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);

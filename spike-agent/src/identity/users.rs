@@ -10,11 +10,14 @@ use std::{
 /// How long what was read is believed.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// Names with their numbers, in the file's order, and when they were read.
+type Known = (Instant, Vec<(String, u32)>);
+
 /// The users of this host; those of a directory service are known by their numbers alone.
 #[derive(Debug)]
 pub struct Users {
     file: PathBuf,
-    read: Mutex<Option<(Instant, Vec<(String, u32)>)>>,
+    read: Mutex<Option<Known>>,
 }
 
 impl Users {

@@ -8,7 +8,7 @@ use spike_common::rule::{Attempt, CGROUP, MAX_MASKS, MAX_REFUSALS, RuleValue, de
 use spike_common::socket::Socket;
 use spike_common::task::executable_hash;
 
-use crate::maps::{FAULTS, HEARTBEAT, RULES_EXACT, RULES_PREFIX};
+use crate::maps::{AGENT_FLAGS, FAULTS, HEARTBEAT, RULES_EXACT, RULES_PREFIX};
 use crate::support::{counts, names, rules, tasks};
 
 /// What the rules say.
@@ -101,12 +101,16 @@ fn refused(rule: &RuleValue, now: u64) -> bool {
     false
 }
 
-/// Whether the agent ran lately: a stopped one must not hold new calls.
+/// Whether the agent ran lately, and was not killed since: neither a stopped nor a dying one may get new calls. A killed
+/// one has its listeners and hooks for some milliseconds more.
 #[inline(always)]
 pub(super) fn live() -> bool {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    HEARTBEAT
+    let ran = HEARTBEAT
         .get(0)
-        .is_some_and(|&beat| now < beat.saturating_add(HEARTBEAT_LIMIT_NS))
+        .is_some_and(|&beat| now < beat.saturating_add(HEARTBEAT_LIMIT_NS));
+    ran && AGENT_FLAGS
+        .get(0)
+        .is_none_or(|&address| !tasks::is_ending(address))
 }

@@ -29,6 +29,16 @@ static OFFSET_TASK_LEADER: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static OFFSET_TASK_COMM: Global<u32> = Global::new(0);
 
+/// `task_struct.signal`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_SIGNAL: Global<u32> = Global::new(0);
+/// `signal_struct.flags`.
+#[unsafe(no_mangle)]
+static OFFSET_SIGNAL_FLAGS: Global<u32> = Global::new(0);
+
+/// `SIGNAL_GROUP_EXIT`: the whole process is to end. Set by kill(2) itself, long before the last descriptor is closed.
+const ENDING: u32 = 4;
+
 /// The current process's id in the initial pid namespace.
 #[inline(always)]
 pub(crate) fn tgid() -> u32 {
@@ -92,6 +102,31 @@ pub(crate) fn comm() -> u64 {
         )
     };
     if length > 1 { comm_hash(&name) } else { 0 }
+}
+
+/// Where the kernel keeps the flags of the current process; none when that is unknown.
+#[inline(always)]
+pub(crate) fn flags_address() -> Option<u64> {
+    if OFFSET_TASK_SIGNAL.load() == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let signal = follow(task, OFFSET_TASK_SIGNAL.load())?;
+    Some(signal + u64::from(OFFSET_SIGNAL_FLAGS.load()))
+}
+
+/// Whether the process whose flags are at `address` was told to end, and can do nothing any more. The address is good as
+/// long as the process has descriptors, and so as long as the hooks are attached.
+#[inline(always)]
+pub(crate) fn is_ending(address: u64) -> bool {
+    if OFFSET_TASK_SIGNAL.load() == 0 || address == 0 {
+        return false;
+    }
+    let mut flags = 0_u32;
+    // SAFETY: the helper writes 4 bytes into a local and checks the source.
+    let result = unsafe { bpf_probe_read_kernel((&raw mut flags).cast(), 4, address as *const _) };
+    result == 0 && flags & ENDING != 0
 }
 
 /// The pointer at `base + offset` in kernel memory; none when it is null or unreadable.
