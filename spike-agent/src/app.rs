@@ -4,6 +4,8 @@ mod calls;
 mod captures;
 mod export;
 mod glue;
+mod hosts;
+mod known;
 mod map;
 mod packets;
 mod planes;
@@ -11,13 +13,14 @@ mod recordings;
 mod replays;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use spike_common::event::NamespaceWanted;
+use spike_common::event::{NamespaceWanted, WAS_BOUND};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -30,13 +33,12 @@ use crate::control::{Control, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Settings};
 use crate::fault::book::Book;
-use crate::identity::{Cgroups, Engine, EnginePlaces, Processes, Services};
+use crate::identity::{Cgroups, Ends, Engine, EnginePlaces, Processes, Services, Users};
 use crate::kernel::Kernel;
-use crate::model::Selector;
 use crate::model::rule::{Capabilities, CgroupIds};
 use crate::model::view::Actor;
-use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
+use crate::proxy::{Proxy, can_answer};
 use crate::replay::stub::Stubs;
 use crate::safety::{
     CleanupOptions, InstanceLock, Journal, check_cgroup2, cleanup, find_cgroup2, preflight, raise_open_files,
@@ -46,6 +48,7 @@ use calls::Calls;
 use captures::{Captures, Parts};
 use export::LiveSource;
 use glue::{KernelListeners, KernelOriginals, ServeByProxy};
+use known::Known;
 use map::MapKeeper;
 use packets::Packets;
 use planes::LivePlanes;
@@ -124,37 +127,45 @@ async fn serve(config: AgentConfig) -> Result<()> {
             .is_some_and(|(_, depth)| depth.is_some()),
     };
     let book = Arc::<Book>::default();
-    let captures_dir = config.capture_dir.clone();
-    let captures_dir = captures_dir.unwrap_or_else(|| config.state_dir.join("captures"));
-    let (store, kept) = Store::open(captures_dir, config.capture_quota);
-    let captures = Captures::new(Parts {
-        kernel: Arc::clone(&kernel),
-        journal: Arc::clone(&journal),
-        processes: Arc::clone(&processes),
-        cgroups: Arc::clone(&cgroups),
-        services: Arc::clone(&services),
-        capabilities,
-        store,
-    })?;
-    let originals = Arc::new(KernelOriginals {
-        kernel: Arc::clone(&kernel),
-        processes: Arc::clone(&processes),
-        captures: Arc::clone(&captures),
-    });
-    let proxy = Proxy::new(originals, book.subscribe());
-    let namespaces = Namespaces::new(
-        Arc::new(KernelListeners(Arc::clone(&kernel))),
-        Arc::new(ServeByProxy(Arc::clone(&proxy))),
-        stop.clone(),
-    );
-    follow_wanted(&kernel, Arc::clone(&namespaces))?;
     let calls = Arc::new(Calls::start(
         Arc::clone(&kernel),
         Arc::clone(&processes),
         Arc::clone(&services),
         config.decode_budget,
     )?);
+    let known = Arc::new(Known::new(
+        Arc::clone(&kernel),
+        Arc::clone(&cgroups),
+        Ends::new(
+            Arc::clone(&processes),
+            Arc::clone(&services),
+            Users::new("/etc/passwd".into()),
+        ),
+        calls.names(),
+    ));
+    let captures_dir = config.capture_dir.clone();
+    let captures_dir = captures_dir.unwrap_or_else(|| config.state_dir.join("captures"));
+    let (store, kept) = Store::open(captures_dir, config.capture_quota);
+    let captures = Captures::new(Parts {
+        kernel: Arc::clone(&kernel),
+        journal: Arc::clone(&journal),
+        cgroups: Arc::clone(&cgroups),
+        services: Arc::clone(&services),
+        known: Arc::clone(&known),
+        capabilities,
+        store,
+    })?;
     captures.set_calls(Arc::clone(&calls));
+    let originals = Arc::new(KernelOriginals {
+        kernel: Arc::clone(&kernel),
+        known: Arc::clone(&known),
+        captures: Arc::clone(&captures),
+    });
+    let proxy = Proxy::new(originals, book.subscribe());
+    let holding = hold_syns(&kernel, &proxy).err().map(|error| format!("{error:#}"));
+    if let Some(reason) = &holding {
+        warn!("callers are connected before the server has answered: {reason}");
+    }
     let recordings = Recordings::new(
         Arc::clone(&kernel),
         Arc::clone(&services),
@@ -162,6 +173,13 @@ async fn serve(config: AgentConfig) -> Result<()> {
         config.state_dir.join("recordings"),
     );
     proxy.record_by(Arc::clone(&recordings) as _);
+    let namespaces = Namespaces::new(
+        Arc::new(KernelListeners(Arc::clone(&kernel))),
+        Arc::new(ServeByProxy(Arc::clone(&proxy))),
+        stop.clone(),
+    );
+    let (bound_tx, bound_rx) = watch::channel(());
+    follow_wanted(&kernel, Arc::clone(&namespaces), bound_tx)?;
     let source = LiveSource {
         kernel: Arc::clone(&kernel),
         calls: Arc::clone(&calls),
@@ -196,7 +214,6 @@ async fn serve(config: AgentConfig) -> Result<()> {
         exporter,
         services,
         cgroups,
-        processes,
         proxy,
         capabilities,
         namespaces,
@@ -205,7 +222,11 @@ async fn serve(config: AgentConfig) -> Result<()> {
         packets,
         recordings: Arc::clone(&recordings),
         execs: ExecTable::new(mount, journal),
+        known,
+        holding,
         settling: tokio::sync::Mutex::default(),
+        settled: AtomicU64::new(0),
+        asked: AtomicU64::new(0),
     });
     let control = Control::new(Arc::clone(&book), Arc::clone(&planes) as Arc<dyn Planes>);
     let control = control.with_audit(Audit::new(&config.state_dir));
@@ -219,7 +240,12 @@ async fn serve(config: AgentConfig) -> Result<()> {
             }
         });
     }
-    tokio::spawn(follow(Arc::clone(&planes), Arc::clone(&captures), stop.clone()));
+    tokio::spawn(follow(
+        Arc::clone(&planes),
+        Arc::clone(&captures),
+        bound_rx,
+        stop.clone(),
+    ));
     tokio::spawn(name_early(Arc::clone(&planes), stop.clone()));
     tokio::spawn(signals(control.by(Actor::by("signal")), stop.clone()));
 
@@ -269,8 +295,13 @@ async fn beat(kernel: Arc<Kernel>, stop: CancellationToken) {
     }
 }
 
-/// Keeps the kernel's rules in step when faults end by themselves, and when cgroups come and go.
-async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: CancellationToken) {
+/// Keeps the kernel's rules in step when faults end by themselves, and when what they name comes and goes.
+async fn follow(
+    planes: Arc<LivePlanes>,
+    captures: Arc<Captures>,
+    mut bound_rx: watch::Receiver<()>,
+    stop: CancellationToken,
+) {
     let mut faults = planes.book.subscribe();
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -278,14 +309,10 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
         tokio::select! {
             () = stop.cancelled() => return,
             changed = faults.changed() => if changed.is_err() { return },
+            changed = bound_rx.changed() => if changed.is_err() { return },
             _ = ticks.tick() => {
                 captures.refresh();
-                let of_recordings = planes.recordings.selectors();
-                let restricts = |selector: &Selector| selector.from.cgroup.is_some();
-                if !planes.book.list().iter().any(|armed| restricts(&armed.fault.selector))
-                    && !of_recordings.iter().any(|selector| restricts(selector))
-                    && !planes.stubs.list().iter().any(|armed| restricts(&armed.spec.selector))
-                {
+                if !planes.names_what_changes() {
                     continue;
                 }
             }
@@ -294,6 +321,16 @@ async fn follow(planes: Arc<LivePlanes>, captures: Arc<Captures>, stop: Cancella
             warn!("follow the faults: {error:#}");
         }
     }
+}
+
+/// `hooks/held --HeldSyn--> proxy`: from now on callers are connected when the server has answered, not before.
+fn hold_syns(kernel: &Arc<Kernel>, proxy: &Arc<Proxy>) -> Result<()> {
+    can_answer().context("open a raw socket; needs CAP_NET_RAW")?;
+    let proxy = Arc::clone(proxy);
+    kernel.read_syns(move |syn| {
+        tokio::spawn(Arc::clone(&proxy).held(*syn));
+    })?;
+    kernel.hold_syns(true)
 }
 
 /// Looks at processes while they are there, as many end before anyone asks for the map.
@@ -319,13 +356,17 @@ async fn name_early(planes: Arc<LivePlanes>, stop: CancellationToken) {
     }
 }
 
-/// `kernel::tables --NamespaceWanted--> proxy::namespaces`.
-fn follow_wanted(kernel: &Kernel, namespaces: Arc<Namespaces>) -> Result<()> {
+/// `kernel::tables --NamespaceWanted--> proxy::namespaces`, or, of a bound address, `--> follow`.
+fn follow_wanted(kernel: &Kernel, namespaces: Arc<Namespaces>, bound_tx: watch::Sender<()>) -> Result<()> {
     let (wanted_tx, mut wanted_rx) = mpsc::unbounded_channel::<NamespaceWanted>();
     kernel.read_events(wanted_tx)?;
     tokio::spawn(async move {
         while let Some(event) = wanted_rx.recv().await {
-            namespaces.wanted(event.tgid);
+            if event.kind == WAS_BOUND {
+                bound_tx.send_replace(());
+            } else {
+                namespaces.wanted(event.tgid);
+            }
         }
     });
     Ok(())

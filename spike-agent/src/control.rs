@@ -27,7 +27,7 @@ use crate::{
     export::Format,
     fault::book::{ArmedFault, Book},
     model::{
-        CALL_FIELDS, CaptureSpec, FieldError, Find, RawCapture,
+        CALL_FIELDS, CaptureSpec, FieldError, Find, RawCapture, Selector, User,
         view::{
             Actor, AuditEvent, CallEvent, CaptureView, EdgeDetailView, ExecView, MapView, ServiceList, Status,
         },
@@ -132,7 +132,7 @@ impl Control {
     /// Starts a capture; answers once it takes packets.
     pub async fn capture_start(&self, raw: &RawCapture) -> Result<CaptureView, ControlError> {
         let spec = CaptureSpec::try_from(raw)?;
-        self.check_cgroup(spec.selector.from.cgroup.as_deref())?;
+        self.check_selector(&spec.selector)?;
         self.captures.check_room()?;
         let handle = self
             .planes
@@ -227,14 +227,19 @@ impl Control {
         removed.and(stubs).map(drop)
     }
 
-    fn check_cgroup(&self, path: Option<&str>) -> Result<(), FieldError> {
-        match path.filter(|path| *path != "/") {
-            Some(path) => self
-                .planes
-                .check_cgroup(path)
-                .map_err(|error| error.within("from")),
-            None => Ok(()),
+    /// Cgroups and users that are not there are most often misspelled; other things may come later.
+    fn check_selector(&self, selector: &Selector) -> Result<(), FieldError> {
+        for (end, name) in [(&selector.from, "from"), (&selector.to, "to")] {
+            if let Some(path) = end.cgroup.as_deref().filter(|path| *path != "/") {
+                let known = self.planes.check_cgroup(path);
+                known.map_err(|error| error.within(name))?;
+            }
+            if let Some(User::Name(user)) = &end.user {
+                let known = self.planes.check_user(user);
+                known.map_err(|error| error.within(name))?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod bandwidth;
 pub mod book;
 pub mod chance;
 pub mod corrupt;
+pub mod datagrams;
 pub mod delays;
 pub mod lane;
 pub mod latency;

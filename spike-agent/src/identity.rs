@@ -6,19 +6,25 @@
 
 mod cgroups;
 mod command;
+mod ends;
 mod engine;
 mod kubernetes;
 mod look;
 mod names;
+mod netns;
 mod place;
 mod processes;
 mod service;
 mod services;
+mod users;
 
 pub use cgroups::Cgroups;
+pub use ends::Ends;
 pub use engine::{Engine, EnginePlaces};
 pub use kubernetes::Pod;
 pub use names::Names;
+pub use netns::NetworkNamespaces;
 pub use processes::Processes;
 pub use service::Service;
 pub use services::Services;
+pub use users::Users;

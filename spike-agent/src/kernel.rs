@@ -5,6 +5,7 @@ mod attach;
 mod close;
 mod clsact;
 mod features;
+mod intercepted;
 mod joins;
 pub mod links;
 mod netns;
@@ -26,8 +27,9 @@ use aya::maps::{
 };
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
-use spike_common::config::{Config, Listener};
+use spike_common::config::{Config, DatagramPorts, Listener};
 use spike_common::edge::{Edge, EdgeStats};
+use spike_common::name::NameKey;
 use spike_common::packet::TapLink;
 use spike_common::rule::KernelFault;
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey, Socket};
@@ -61,6 +63,11 @@ pub struct Kernel {
     flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     redirects: Mutex<HashMap<MapData, FlowKey, Flow>>,
     wants: Mutex<HashMap<MapData, u64, u32>>,
+    names: Mutex<HashMap<MapData, NameKey, u64>>,
+    released: Mutex<HashMap<MapData, u64, u32>>,
+    syns: Mutex<Option<RingBuf<MapData>>>,
+    datagram_listeners: Mutex<HashMap<MapData, u64, DatagramPorts>>,
+    datagram_flows: Mutex<HashMap<MapData, FlowKey, Flow>>,
     services: Mutex<HashMap<MapData, ServiceKey, Task>>,
     binders: Mutex<HashMap<MapData, ServiceKey, Binder>>,
     edges: Mutex<HashMap<MapData, u64, Edge>>,
@@ -113,6 +120,11 @@ impl Kernel {
             flows: Mutex::new(take.map("FLOWS", HashMap::try_from)?),
             redirects: Mutex::new(take.map("REDIRECTS", HashMap::try_from)?),
             wants: Mutex::new(take.map("WANTS", HashMap::try_from)?),
+            names: Mutex::new(take.map("NAMES", HashMap::try_from)?),
+            released: Mutex::new(take.map("RELEASED", HashMap::try_from)?),
+            syns: Mutex::new(Some(take.map("SYNS", RingBuf::try_from)?)),
+            datagram_listeners: Mutex::new(take.map("DATAGRAM_LISTENERS", HashMap::try_from)?),
+            datagram_flows: Mutex::new(take.map("DATAGRAM_FLOWS", HashMap::try_from)?),
             services: Mutex::new(take.map("SERVICES", HashMap::try_from)?),
             binders: Mutex::new(take.map("BINDERS", HashMap::try_from)?),
             edges: Mutex::new(take.map("EDGES", HashMap::try_from)?),
@@ -128,6 +140,7 @@ impl Kernel {
         };
         kernel.configure(|_| ())?;
         kernel.beat();
+        attach::show_agent(&mut lock(&kernel.programs))?;
         // Older kernels tell a namespace's cookie to the bind hook only.
         kernel.hooks = attach::binds(&mut lock(&kernel.programs), cgroup)?;
         kernel.own_netns = kernel.cookie_here().unwrap_or(0);
@@ -180,6 +193,7 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
     let offsets = features.executable.unwrap_or_default();
     let socket_error = features.socket_error.unwrap_or_default();
     let packet_netns = features.packet_netns.unwrap_or_default();
+    let agent_flags = features.agent_flags.unwrap_or_default();
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::default())
         .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -189,6 +203,10 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_MM_EXE_FILE", &offsets.mm_exe_file, true)
         .override_global("OFFSET_FILE_DENTRY", &offsets.file_dentry, true)
         .override_global("OFFSET_DENTRY_NAME", &offsets.dentry_name, true)
+        .override_global("OFFSET_TASK_LEADER", &offsets.task_leader, true)
+        .override_global("OFFSET_TASK_COMM", &offsets.task_comm, true)
+        .override_global("OFFSET_TASK_SIGNAL", &agent_flags.task_signal, true)
+        .override_global("OFFSET_SIGNAL_FLAGS", &agent_flags.signal_flags, true)
         .override_global("OFFSET_SK_ERR", &socket_error, true)
         .override_global("OFFSET_SKB_DEV", &packet_netns.skb_dev, true)
         .override_global("OFFSET_DEV_NET", &packet_netns.dev_net, true)

@@ -33,7 +33,10 @@ pub use find::Find;
 pub use moment::Window;
 pub use packet_effect::PacketEffect;
 pub use recording::{RawRecording, RecordingSpec};
-pub use selector::{Caller, EndSelector, PortRange, ProcessPattern, RawEnd, Selector};
+pub use selector::{
+    Called, Caller, Destination, EndSelector, NamePattern, Netns, NetnsName, PortRange, ProcessPattern,
+    RawEnd, Selector, User,
+};
 pub use service::ServiceKind;
 pub use service_rule::ServiceRule;
 pub use stub::{Lifetime, NoiseRule, OnMiss, RawStub, RuleSide, StubSpec};

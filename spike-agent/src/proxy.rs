@@ -2,6 +2,8 @@
 
 mod buffers;
 mod connection;
+mod held;
+mod inject;
 pub mod namespaces;
 mod open;
 mod pump;
@@ -9,17 +11,18 @@ mod stand_in;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod upstream;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -29,11 +32,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fault::book::{ArmedFault, Faults},
-    model::{Caller, Selector},
+    fault::{
+        book::{ArmedFault, Faults},
+        pipeline::Plan,
+    },
+    model::{Caller, Destination, Selector},
 };
 use buffers::Buffers;
 use connection::Addresses;
+use held::Held;
 use open::Open;
 pub use stand_in::{Dial, StandIns};
 pub use tap::{Opened, Recorder, Recorders};
@@ -45,15 +52,53 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub struct Original {
     /// Where the caller wanted to go.
-    pub destination: SocketAddr,
+    pub destination: Destination,
     /// Who called.
     pub caller: Caller,
+}
+
+/// What is done to a connection, and whose it is.
+struct Planned {
+    plan: Plan,
+    caller: Arc<Caller>,
+    destination: Destination,
 }
 
 /// The kernel's notes of redirected connections.
 pub trait Originals: Send + Sync + 'static {
     /// Finds and forgets it. `client` and `listener` are the accepted socket's peer and local address.
     fn take(&self, netns_cookie: u64, client: SocketAddr, listener: SocketAddr) -> Option<Original>;
+
+    /// The socket's cookie and where it wanted to send the datagrams that come from `client` to the agent's port.
+    fn datagrams(
+        &self,
+        _netns_cookie: u64,
+        _client: SocketAddr,
+        _listener: SocketAddr,
+    ) -> Option<(u64, SocketAddr)> {
+        None
+    }
+
+    /// The same with all that selectors ask.
+    fn datagram_original(
+        &self,
+        _netns_cookie: u64,
+        _client: SocketAddr,
+        _listener: SocketAddr,
+    ) -> Option<Original> {
+        None
+    }
+
+    /// The names that are known to have an address.
+    fn hosts(&self, _ip: IpAddr) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+
+    /// Lets a held SYN go on when TCP sends it again. `cookie` is of the caller's socket.
+    fn pass(&self, _cookie: u64) {}
+
+    /// Lets the attempt of a held SYN time out so long after it began.
+    fn time_out(&self, _cookie: u64, _after: Duration) {}
 
     /// Told of each connection that is carried on: `client` is the accepted socket's peer and local address, `upstream` the
     /// new socket's local address and peer.
@@ -71,6 +116,21 @@ pub trait Originals: Send + Sync + 'static {
 pub trait UpstreamSockets: Send + Sync + 'static {
     /// A TCP socket that does not block and is closed on exec.
     fn tcp(&self, ipv6: bool) -> io::Result<OwnedFd>;
+
+    /// A UDP socket that does not block and is closed on exec.
+    fn udp(&self, _ipv6: bool) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// A raw socket that sends packets with their IP header.
+    fn raw(&self, _ipv6: bool) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Can answers to held SYNs be sent? The error says why not.
+pub fn can_answer() -> io::Result<()> {
+    namespaces::raw(false).map(drop)
 }
 
 /// Carries redirected connections, through what the armed faults do to them.
@@ -85,6 +145,7 @@ pub struct Proxy {
     /// Set once, when the agent starts; none in tests.
     stand_ins: OnceLock<Arc<dyn StandIns>>,
     counts: Counts,
+    held: Held,
 }
 
 /// What became of connections, since the start.
@@ -111,6 +172,7 @@ impl Proxy {
             recorders: OnceLock::new(),
             stand_ins: OnceLock::new(),
             counts: Counts::default(),
+            held: Held::default(),
         })
     }
 
@@ -139,6 +201,53 @@ impl Proxy {
     /// Serves one listener until `stop`. Connections that were taken in go on.
     pub async fn serve(
         self: Arc<Self>,
+        listener: TcpListener,
+        netns_cookie: u64,
+        upstream: Arc<dyn UpstreamSockets>,
+        stop: CancellationToken,
+    ) {
+        self.held.enter(netns_cookie, upstream.clone());
+        self.accept_all(listener, netns_cookie, upstream, stop).await;
+        self.held.leave(netns_cookie);
+    }
+
+    /// What the armed faults do to a connection, and whose it is.
+    fn plan(
+        &self,
+        mut original: Original,
+        sockets: &dyn UpstreamSockets,
+        client: SocketAddr,
+        opened: Instant,
+    ) -> Planned {
+        let faults = self.faults_rx.borrow().clone();
+        self.find_source(&faults, &mut original, sockets, client);
+        let caller = Arc::new(original.caller);
+        let plan = Plan::new(&faults, &caller, &original.destination, opened);
+        Planned {
+            plan,
+            caller,
+            destination: original.destination,
+        }
+    }
+
+    /// Finds out where the caller calls from, if a fault asks.
+    fn find_source(
+        &self,
+        faults: &Faults,
+        original: &mut Original,
+        sockets: &dyn UpstreamSockets,
+        client: SocketAddr,
+    ) {
+        let asks = |armed: &Arc<ArmedFault>| armed.fault.selector.from.names_address();
+        if faults.iter().any(asks) {
+            let source = held::source(sockets, original.destination.address, client);
+            original.caller.source = Some(source);
+            original.caller.hosts = self.originals.hosts(source.ip());
+        }
+    }
+
+    async fn accept_all(
+        self: &Arc<Self>,
         listener: TcpListener,
         netns_cookie: u64,
         upstream: Arc<dyn UpstreamSockets>,

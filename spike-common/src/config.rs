@@ -16,8 +16,8 @@ pub struct Config {
     pub tap_snaplen: u32,
     /// 1 when captures leave out the agent's own side of intercepted connections, since they see the application's.
     pub tap_skips_own: u32,
-    /// Written out.
-    pub padding: u32,
+    /// 1 while the agent wants to hear of addresses that are bound.
+    pub tells_binds: u32,
     /// Connections are sampled whose roll of cookie and [`Config::sample_seed`] is below this; 0 for none, all ones for
     /// each.
     pub sample_below: u32,
@@ -25,8 +25,8 @@ pub struct Config {
     pub sample_seed: u32,
     /// Changed with either of the above: sockets then roll anew.
     pub sample_turn: u32,
-    /// Written out.
-    pub padding_2: u32,
+    /// [`HOLDS`] and [`DATAGRAMS`].
+    pub intercept_flags: u32,
     /// The cookie of the agent's own network namespace, whose interfaces captures name.
     pub agent_netns: u64,
     /// The kinds of intercept rule in force.
@@ -35,6 +35,26 @@ pub struct Config {
     pub tap: Masks,
 }
 layout!(Config, size = 304, align = 8);
+
+/// `Config::intercept_flags`: the agent can let SYNs go on that are held until the server has answered.
+pub const HOLDS: u32 = 1;
+/// `Config::intercept_flags`: some rule is about UDP datagrams.
+pub const DATAGRAMS: u32 = 1 << 1;
+
+/// How many of the agent's ports take datagrams in one network namespace: a socket can talk to as many destinations at
+/// one time, and still be told which of them an answer is from.
+pub const DATAGRAM_PORTS: usize = 8;
+
+/// The agent's ports for datagrams inside one network namespace, keyed by the namespace's cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramPorts {
+    /// Those on `127.0.0.1`, host order; 0 when there are none.
+    pub ports4: [u16; DATAGRAM_PORTS],
+    /// Those on `::1`, host order; 0 when there are none.
+    pub ports6: [u16; DATAGRAM_PORTS],
+}
+layout!(DatagramPorts, size = 32, align = 2);
 
 /// The agent's listener inside one network namespace, keyed by the namespace's cookie.
 #[repr(C)]

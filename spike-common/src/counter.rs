@@ -26,11 +26,13 @@ pub enum Counter {
     EventRingFull,
     /// A segment of a sampled connection did not fit the ring buffer.
     SampleRingFull,
+    /// A matching datagram went straight: its socket talks to more destinations than the agent has ports.
+    EscapedDestinations,
 }
 
 impl Counter {
     /// Every counter with its name for machines and its meaning for people.
-    pub const ALL: [(Counter, &'static str, &'static str); 11] = [
+    pub const ALL: [(Counter, &'static str, &'static str); 12] = [
         (
             Counter::EdgesFull,
             "edges_full",
@@ -85,6 +87,11 @@ impl Counter {
             Counter::SampleRingFull,
             "sample_ring_full",
             "segments of sampled connections not decoded: the ring buffer was full",
+        ),
+        (
+            Counter::EscapedDestinations,
+            "escaped_destinations",
+            "matching datagrams left alone: their socket talks to more than 8 destinations at one time",
         ),
     ];
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod counter;
 pub mod edge;
 pub mod event;
+pub mod held;
 pub mod histogram;
 pub mod name;
 pub mod packet;

@@ -17,6 +17,16 @@ pub const EXECUTABLE: u32 = 1 << 3;
 pub const ADDRESS: u32 = 1 << 4;
 /// Mask: the rule names a destination prefix; looked up in the LPM map.
 pub const PREFIX: u32 = 1 << 5;
+/// Mask: the rule names the host name that the caller's cgroup last resolved to the destination's address.
+pub const NAME: u32 = 1 << 6;
+/// Mask: the rule names a user id.
+pub const UID: u32 = 1 << 7;
+/// Mask: the rule names the caller's network namespace.
+pub const NETNS: u32 = 1 << 16;
+/// Mask: the rule names what the caller's process is called (the kernel's `comm`), in the field of the executable.
+pub const COMM: u32 = 1 << 17;
+/// Mask: the destination must have been resolved from some host name.
+pub const NAMED: u32 = 1 << 18;
 /// The depth in a mask that stands for "the process's own cgroup", for flows whose ancestors are no longer known.
 pub const LEAF: u32 = 0xff;
 
@@ -26,7 +36,7 @@ pub const MAX_MASKS: usize = 32;
 pub const MAX_REFUSALS: usize = 4;
 
 /// The bits of a [`RuleKey`] before its address, in its LPM form (the prefix length itself is not part of the data).
-pub const FIXED_BITS: u32 = 28 * 8;
+pub const FIXED_BITS: u32 = 52 * 8;
 
 /// The kinds of rule in force.
 #[repr(C)]
@@ -55,21 +65,31 @@ pub struct RuleKey {
     pub tgid: u32,
     /// Cgroup id.
     pub cgroup: u64,
-    /// Hash of the executable's name.
+    /// Hash of the executable's name, or with [`COMM`] of the process's.
     pub executable: u64,
+    /// Hash of the host name (see [`crate::name`]).
+    pub name: u64,
+    /// The cookie of the caller's network namespace.
+    pub netns: u64,
+    /// User id.
+    pub uid: u32,
+    /// With [`NAMED`] 1 where some host name is known.
+    pub named: u32,
     /// Destination address.
     pub address: Address,
 }
-layout!(RuleKey, size = 48, align = 8);
+layout!(RuleKey, size = 72, align = 8);
 
 /// `RuleValue::flags`: send the connection to the agent.
 pub const REDIRECT: u32 = 1;
+/// `RuleValue::flags`: send UDP datagrams to the agent.
+pub const REDIRECT_DATAGRAMS: u32 = 1 << 1;
 
 /// What to do with a connection that a rule's key matches.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleValue {
-    /// [`REDIRECT`] or nothing.
+    /// A set of [`REDIRECT`] and [`REDIRECT_DATAGRAMS`].
     pub flags: u32,
     /// The first destination port that the rule applies to.
     pub port_first: u16,
@@ -77,8 +97,13 @@ pub struct RuleValue {
     pub port_last: u16,
     /// Identifiers of the faults to decide in the kernel, in order; 0 for none.
     pub refusals: [u32; MAX_REFUSALS],
+    /// The rule does not apply to this executable, for which there is another; 0 for none.
+    pub unless_executable: u64,
+    /// When the last of the faults behind `flags` ends (`CLOCK_MONOTONIC`, nanoseconds): holds even if the agent stands
+    /// still.
+    pub deadline_ns: u64,
 }
-layout!(RuleValue, size = 24, align = 4);
+layout!(RuleValue, size = 40, align = 8);
 
 /// A fault that the kernel answers itself.
 #[repr(C)]
@@ -104,6 +129,12 @@ pub struct Attempt<'a> {
     pub task: &'a Task,
     /// The hash of the executable's name.
     pub executable: u64,
+    /// The hash of the process's name; 0 where it is not known.
+    pub comm: u64,
+    /// The hash of the host name that led to the destination; 0 for none.
+    pub name: u64,
+    /// The cookie of the caller's network namespace; 0 where it is not known.
+    pub netns: u64,
     /// Where it goes.
     pub destination: &'a Endpoint,
 }
@@ -126,17 +157,25 @@ impl RuleKey {
             padding: 0,
             tgid: attempt.task.tgid & keep(TGID) as u32,
             cgroup: cgroup & keep(CGROUP),
-            executable: attempt.executable & keep(EXECUTABLE),
+            executable: attempt.executable & keep(EXECUTABLE) | attempt.comm & keep(COMM),
+            name: attempt.name & keep(NAME),
+            netns: attempt.netns & keep(NETNS),
+            uid: attempt.task.uid & keep(UID) as u32,
+            // Without a comparison: the highest bit of `x | -x` is set where x is not 0.
+            named: ((attempt.name | 0_u64.wrapping_sub(attempt.name)) >> 63 & keep(NAMED)) as u32,
             address: Address([a & address, b & address, c & address, d & address]),
         }
     }
 }
 
 impl RuleValue {
-    /// Whether the rule's port range holds `port`.
+    /// Whether the rule's port range holds the destination's port, and the executable is not left to another rule.
     #[inline(always)]
-    pub const fn covers(&self, port: u16) -> bool {
-        self.port_first <= port && port <= self.port_last
+    pub const fn covers(&self, attempt: &Attempt<'_>) -> bool {
+        let port = attempt.destination.port;
+        self.port_first <= port
+            && port <= self.port_last
+            && (self.unless_executable == 0 || self.unless_executable != attempt.executable)
     }
 }
 

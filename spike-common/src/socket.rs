@@ -1,6 +1,7 @@
 //! What the kernel keeps per socket and per flow.
 
 use crate::address::Endpoint;
+use crate::config::DATAGRAM_PORTS;
 use crate::layout;
 use crate::task::Task;
 
@@ -33,6 +34,33 @@ pub const DATAGRAMS: u32 = 1 << 11;
 
 /// `Socket::flags`: the other end is on this host too, and counts; here only retransmissions do.
 pub const CALLEE: u32 = 1 << 12;
+
+/// `Socket::flags`: its SYN waits until the agent lets it go on.
+pub const HELD: u32 = 1 << 20;
+/// `Socket::flags`: the agent was told of the SYN.
+pub const TOLD: u32 = 1 << 21;
+/// `Socket::flags`: a UDP socket that was bound by its owner; whether it asks or answers shows its first datagram.
+pub const BOUND: u32 = 1 << 22;
+/// `Socket::flags`: a UDP socket that was asked before it said anything: it answers.
+pub const ANSWERS: u32 = 1 << 23;
+/// `Socket::flags`: datagrams of this socket went to the agent.
+pub const DATAGRAMS_REDIRECTED: u32 = 1 << 24;
+
+/// Where a UDP socket's datagrams were meant to go that went to the agent: by the agent's port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DatagramSlots {
+    /// When each was used last (`CLOCK_MONOTONIC`, nanoseconds); 0 where the port was not used.
+    pub used_ns: [u64; DATAGRAM_PORTS],
+    /// The destinations.
+    pub originals: [Endpoint; DATAGRAM_PORTS],
+    /// The agent's ports that stand for them, host order: they outlive the fault, as answers may.
+    pub ports: [u16; DATAGRAM_PORTS],
+}
+layout!(DatagramSlots, size = 30 * DATAGRAM_PORTS, align = 8);
+
+/// For this long after its last datagram a destination keeps its port: an answer may be on its way.
+pub const SLOT_KEPT_NS: u64 = 10_000_000_000;
 
 /// The state of one TCP or UDP socket, in its socket storage: gone with the socket, so that nothing can leak or be confused
 /// with a later connection.
@@ -118,8 +146,8 @@ pub struct ServiceKey {
     pub netns: u64,
     /// The address that connections arrive at.
     pub endpoint: Endpoint,
-    /// Written out.
-    pub padding: u32,
+    /// Of [`Binder`]s the transport's number in the IP header, 0 for TCP; else 0.
+    pub transport: u32,
 }
 layout!(ServiceKey, size = 32, align = 8);
 
@@ -130,7 +158,7 @@ impl ServiceKey {
         Self {
             netns: if endpoint.address.is_loopback() { netns } else { 0 },
             endpoint,
-            padding: 0,
+            transport: 0,
         }
     }
 }

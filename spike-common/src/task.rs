@@ -4,6 +4,8 @@ use crate::layout;
 
 /// Bytes kept of an executable's base name, NUL-padded; longer names are cut.
 pub const EXECUTABLE_LEN: usize = 32;
+/// Bytes of a process's name in the kernel (`comm`), the last one always NUL.
+pub const COMM_LEN: usize = 16;
 
 /// A process at one end of a connection.
 #[repr(C)]
@@ -52,6 +54,14 @@ pub const fn mix(hash: u64, word: u64) -> u64 {
     (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (z >> 32)
 }
 
+/// The form of a process's name: that by which its executable was invoked, cut to 15 bytes, as exec() sets it.
+pub fn comm(name: &str) -> [u8; EXECUTABLE_LEN] {
+    let mut out = [0; EXECUTABLE_LEN];
+    let kept = &name.as_bytes()[..name.len().min(COMM_LEN - 1)];
+    out[..kept.len()].copy_from_slice(kept);
+    out
+}
+
 /// The hash that stands for an executable's name in map keys.
 #[inline(always)]
 pub fn executable_hash(executable: &[u8; EXECUTABLE_LEN]) -> u64 {
@@ -68,6 +78,24 @@ pub fn executable_hash(executable: &[u8; EXECUTABLE_LEN]) -> u64 {
         i += 8;
     }
     hash
+}
+
+/// The hash of a process's name, the same as [`executable_hash`] of its form by [`comm`].
+#[inline(always)]
+pub fn comm_hash(comm: &[u8; COMM_LEN]) -> u64 {
+    let mut hash = 0x53_70_69_6b_65;
+    let mut i = 0;
+    while i < COMM_LEN {
+        let mut word = 0;
+        let mut byte = 0;
+        while byte < 8 {
+            word |= u64::from(comm[i + byte]) << (byte * 8);
+            byte += 1;
+        }
+        hash = mix(hash, word);
+        i += 8;
+    }
+    mix(mix(hash, 0), 0)
 }
 
 #[cfg(test)]
@@ -87,6 +115,18 @@ mod tests {
         );
         assert!(padded("a-name-of-thirty-one-characters").is_some());
         assert!(padded("a-name-of-thirty-two-characters-").is_none());
+    }
+
+    #[test]
+    fn a_comm_is_an_executable_cut_short() {
+        let mut short = [0; COMM_LEN];
+        short[..12].copy_from_slice(b"redis-server");
+        assert_eq!(comm_hash(&short), executable_hash(&comm("redis-server")));
+        assert_eq!(
+            executable_hash(&comm("redis-server")),
+            executable_hash(&padded("redis-server").unwrap())
+        );
+        assert_eq!(comm("systemd-networkd"), comm("systemd-network-x"));
     }
 
     #[test]

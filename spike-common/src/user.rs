@@ -1,6 +1,6 @@
 //! Lets aya move the shared types between maps and the agent.
 
-use crate::{address, config, edge, event, packet, packet_fault, rule, sample, socket, task};
+use crate::{address, config, edge, event, held, name, packet, packet_fault, rule, sample, socket, task};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -15,10 +15,13 @@ pod!(
     address::Address,
     address::Endpoint,
     config::Config,
+    config::DatagramPorts,
     config::Listener,
     edge::Edge,
     edge::EdgeStats,
     event::NamespaceWanted,
+    held::HeldSyn,
+    name::NameKey,
     packet::PacketHeader,
     packet::TapLink,
     packet_fault::LinkKey,

@@ -4,10 +4,15 @@ mod bind;
 mod connect;
 mod datagrams;
 mod destination;
+mod held;
 mod packet_faults;
 mod peername;
+mod recvmsg;
+mod redirected;
+mod select;
 mod sock_ops;
 mod tap;
+mod task_of_agent;
 mod traffic;
 
 pub(crate) use packet_faults::FaultScratch;

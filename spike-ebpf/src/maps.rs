@@ -5,7 +5,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
 };
-use spike_common::config::{Config, Listener};
+use spike_common::config::{Config, DatagramPorts, Listener};
 use spike_common::counter::COUNTERS as COUNTER_COUNT;
 use spike_common::edge::{Edge, EdgeStats};
 use spike_common::name::NameKey;
@@ -14,7 +14,9 @@ use spike_common::packet_fault::{
     LinkKey, PacketCgroup, PacketCounts, PacketFault, PacketFlow, PacketFlowKey, PacketLink, PacketState,
 };
 use spike_common::rule::{KernelFault, RuleKey, RuleValue};
-use spike_common::socket::{Binder, Flow, FlowKey, Handshake, HandshakeKey, ServiceKey, Socket};
+use spike_common::socket::{
+    Binder, DatagramSlots, Flow, FlowKey, Handshake, HandshakeKey, ServiceKey, Socket,
+};
 use spike_common::task::Task;
 
 use crate::hooks::FaultScratch;
@@ -26,6 +28,10 @@ pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// agent --`CLOCK_MONOTONIC` of its last sign of life--> connect.
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// task_of_agent --where the kernel keeps the flags of the agent's process; 0 when unknown--> connect, sendmsg.
+#[map]
+pub(crate) static AGENT_FLAGS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// agent --listener by namespace cookie--> connect.
 #[map]
@@ -163,6 +169,23 @@ pub(crate) static SAMPLES: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0
 #[map]
 pub(crate) static WANTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
 
+/// agent --ports for datagrams by namespace cookie--> connect, sendmsg, recvmsg.
+#[map]
+pub(crate) static DATAGRAM_LISTENERS: HashMap<u64, DatagramPorts> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// traffic --where datagrams to the agent were meant to go--> agent.
+#[map]
+pub(crate) static DATAGRAM_FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+/// traffic --HeldSyn--> agent.
+#[map]
+pub(crate) static SYNS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// agent --by cookie: `PASS`, or milliseconds until the attempt to connect times out--> traffic, sock_ops.
+#[map]
+pub(crate) static RELEASED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
+
 /// A packet on its way to the ring buffer.
 #[repr(C)]
 pub(crate) struct PacketScratch {
@@ -208,3 +231,7 @@ impl<T> InheritedSkStorage<T> {
 /// Every hook's state of a socket; ends with the socket.
 #[btf_map]
 pub(crate) static SOCKETS: InheritedSkStorage<Socket> = InheritedSkStorage::new();
+
+/// sendmsg --where a UDP socket's datagrams were meant to go--> recvmsg, traffic.
+#[btf_map]
+pub(crate) static DATAGRAM_SLOTS: InheritedSkStorage<DatagramSlots> = InheritedSkStorage::new();

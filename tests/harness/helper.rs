@@ -3,6 +3,7 @@
 //! Each prints what it saw on standard output, one line a thing; errors have the kernel's names.
 
 mod client;
+mod datagram;
 mod datagrams;
 mod server;
 
@@ -32,6 +33,10 @@ pub fn main() -> Option<ExitCode> {
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),
+        ["connect", address] => client::connect(address),
+        ["datagram-echo", address] => datagram::echo(address),
+        ["datagrams", ref addresses @ ..] => datagram::unconnected(addresses),
+        ["datagram-connected", address] => datagram::connected(address),
         ["send-datagrams", from, to, count, bytes, pause_us] => {
             datagrams::send(from, to, number(count), number(bytes), number(pause_us))
         }
@@ -67,6 +72,7 @@ fn name_of(error: &io::Error) -> String {
         Some(libc::EPIPE) => "EPIPE".to_owned(),
         Some(libc::EPERM) => "EPERM".to_owned(),
         Some(libc::EAGAIN) => "EAGAIN".to_owned(),
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH".to_owned(),
         Some(libc::ETIMEDOUT) => "ETIMEDOUT".to_owned(),
         _ => error.to_string(),
     }

@@ -7,6 +7,8 @@ mod calls;
 mod capture;
 mod captures;
 mod chance;
+mod connect;
+mod datagrams;
 mod effects;
 mod exec;
 mod export;
@@ -19,6 +21,8 @@ mod packets;
 mod record;
 mod replay;
 mod safety;
+mod selectors;
+mod stopped;
 mod streams;
 mod topology;
 mod toxiproxy;
@@ -61,6 +65,10 @@ fn main() -> ExitCode {
         ("api", api::TESTS),
         ("replay", replay::TESTS),
         ("safety", safety::TESTS),
+        ("selectors", selectors::TESTS),
+        ("connect", connect::TESTS),
+        ("datagrams", datagrams::TESTS),
+        ("stopped", stopped::TESTS),
         ("topology", topology::TESTS),
     ];
     let trials = groups.iter().flat_map(|&(group, tests)| {

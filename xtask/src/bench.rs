@@ -5,6 +5,7 @@ mod client;
 mod faults;
 mod map;
 mod observe;
+mod scale;
 
 use anyhow::Result;
 
@@ -24,6 +25,8 @@ enum Bench {
     Faults(faults::Options),
     Map(map::Options),
     Observe(observe::Options),
+    Scale(scale::Options),
+    Connect(scale::ConnectOptions),
     #[command(hide = true)]
     Client(client::Options),
 }
@@ -34,6 +37,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Bench::Faults(options) => faults::run(options),
         Bench::Map(options) => map::run(options),
         Bench::Observe(options) => observe::run(options),
+        Bench::Scale(options) => scale::run(options),
+        Bench::Connect(options) => scale::connect(options),
         Bench::Client(options) => client::run(options),
     }
 }

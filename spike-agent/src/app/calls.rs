@@ -70,6 +70,11 @@ impl Calls {
         })
     }
 
+    /// The names that were resolved on this host.
+    pub(super) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.resolved)
+    }
+
     /// Who calls whom, and in what.
     pub(super) fn service_map(&self) -> Result<MapView> {
         let edges = self.kernel.edges()?;

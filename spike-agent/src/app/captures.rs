@@ -21,12 +21,13 @@ use tokio::sync::{mpsc, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::known::Known;
 use crate::capture::filter::Filter;
 use crate::capture::record::{Interface, LinkType, PacketRecord};
 use crate::capture::session::{Controls, End, SessionSpec, Waiting, run};
 use crate::capture::store::Store;
 use crate::control::{CaptureCounts, CaptureHandle, CaptureOutput};
-use crate::identity::{Cgroups, Processes, Services};
+use crate::identity::{Cgroups, Services};
 use crate::kernel::Kernel;
 use crate::kernel::links::Link;
 use crate::model::capture::{Legs as WantedLegs, Trigger};
@@ -45,9 +46,9 @@ const QUEUE: usize = 65_536;
 pub(super) struct Parts {
     pub(super) kernel: Arc<Kernel>,
     pub(super) journal: Arc<Journal>,
-    pub(super) processes: Arc<Processes>,
     pub(super) cgroups: Arc<Cgroups>,
     pub(super) services: Arc<Services>,
+    pub(super) known: Arc<Known>,
     pub(super) capabilities: Capabilities,
     pub(super) store: Arc<Store>,
 }

@@ -1,8 +1,8 @@
 //! The running planes as the operator's verbs reach them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,12 +12,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use spike_common::counter::Counter;
 use spike_common::edge::{CLIENT, TCP};
-use spike_common::rule::REDIRECT;
+use spike_common::rule::{REDIRECT, REDIRECT_DATAGRAMS};
 use spike_common::task::Task;
 
 use super::calls::Calls;
 use super::captures::Captures;
 use super::export::losses;
+use super::known::{Known, Needs};
 use super::map::MapKeeper;
 use super::packets::Packets;
 use super::recordings::Recordings;
@@ -26,7 +27,7 @@ use crate::control::{CaptureHandle, Planes};
 use crate::exec::ExecTable;
 use crate::export::{Exporter, Format};
 use crate::fault::book::{ArmedFault, Book};
-use crate::identity::{Cgroups, Processes, Services};
+use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
@@ -49,7 +50,6 @@ pub(super) struct LivePlanes {
     pub(super) exporter: Arc<Exporter>,
     pub(super) services: Arc<Services>,
     pub(super) cgroups: Arc<Cgroups>,
-    pub(super) processes: Arc<Processes>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) capabilities: Capabilities,
     pub(super) namespaces: Arc<Namespaces>,
@@ -59,8 +59,14 @@ pub(super) struct LivePlanes {
     pub(super) packets: Packets,
     pub(super) recordings: Arc<Recordings>,
     pub(super) execs: ExecTable,
+    pub(super) known: Arc<Known>,
+    /// Why SYNs are not held, when they are not.
+    pub(super) holding: Option<String>,
+    /// How often the rules were made, and how often that was asked for: who waits may find it done.
+    pub(super) settled: AtomicU64,
+    pub(super) asked: AtomicU64,
     /// One change of the kernel's rules at a time, each made from the book as it then is.
-    pub(super) settling: tokio::sync::Mutex<()>,
+    pub(super) settling: tokio::sync::Mutex<HashMap<u64, (tokio::time::Instant, u64)>>,
 }
 
 impl Planes for LivePlanes {
@@ -80,6 +86,7 @@ impl Planes for LivePlanes {
                     || !self.recordings.selectors().is_empty()
                     || !self.stubs.list().is_empty(),
                 namespaces: self.namespaces.view(),
+                not_held: self.holding.clone(),
             },
             edges: self.kernel.edge_count(),
             decoding: self.calls.view(),
@@ -131,7 +138,13 @@ impl Planes for LivePlanes {
 
     fn settle(&self) -> BoxFuture<'_, Result<()>> {
         async move {
-            let _alone = self.settling.lock().await;
+            let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+            let mut deadlines = self.settling.lock().await;
+            // Somebody else has made them meanwhile, from a book that is as new.
+            if self.settled.load(Ordering::Acquire) >= number {
+                return Ok(());
+            }
+            let asked = self.asked.load(Ordering::Acquire);
             let all = self.book.list();
             self.packets.follow(&all)?;
             // A dry run gets in nobody's way; a relay's connections come by themselves.
@@ -144,6 +157,33 @@ impl Planes for LivePlanes {
                 .collect();
             let stubs = self.stubs.list();
             let recorded = self.recordings.selectors();
+            // Read once: the same clock read again would say something else.
+            let mut ends = HashMap::with_capacity(faults.len());
+            for armed in faults.iter() {
+                let known = deadlines.get(&armed.id).copied();
+                // A changed fault has another deadline than it had.
+                let known = known.filter(|(deadline, _)| *deadline == armed.deadline);
+                let end = known.unwrap_or_else(|| (armed.deadline, self.deadline_ns(armed)));
+                ends.insert(armed.id, end);
+            }
+            *deadlines = ends;
+            let deadline_ns = |id: u64| {
+                deadlines
+                    .get(&id)
+                    .map_or(u64::MAX, |(_, nanoseconds)| *nanoseconds)
+            };
+            let stubbed = || stubs.iter().flat_map(|armed| &armed.selectors);
+            let of_recordings = || recorded.iter().map(|selector| &**selector);
+            let of_faults = || faults.iter().map(|armed| &armed.fault.selector);
+            let selectors = || of_faults().chain(of_recordings()).chain(stubbed());
+            let needs = Needs::of(selectors());
+            self.known.set_needs(needs);
+            self.kernel.tell_binds(needs.called())?;
+            let named = selectors().flat_map(|selector| [&selector.from.host, &selector.to.host]);
+            let named: Vec<_> = named.flatten().collect();
+            self.known.hosts.refresh(&named).await;
+            let datagrams = faults.iter().any(|armed| armed.fault.is_on_datagrams());
+            self.namespaces.want_datagrams(datagrams);
             let needs_proxy =
                 !stubs.is_empty() || !recorded.is_empty() || faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
@@ -153,18 +193,17 @@ impl Planes for LivePlanes {
             let of_faults = faults.iter().map(|armed| RuleSource {
                 selector: &armed.fault.selector,
                 kernel_fault: self.refuses(armed).then(|| kernel_id(armed.id)),
+                datagrams: armed.fault.is_on_datagrams(),
+                deadline_ns: deadline_ns(armed.id),
             });
-            let of_recordings = recorded.iter().map(|selector| RuleSource {
+            let of_others = of_recordings().chain(stubbed()).map(|selector| RuleSource {
                 selector,
                 kernel_fault: None,
+                datagrams: false,
+                deadline_ns: u64::MAX,
             });
-            let stubbed = stubs.iter().flat_map(|armed| &armed.selectors);
-            let of_stubs = stubbed.map(|selector| RuleSource {
-                selector,
-                kernel_fault: None,
-            });
-            let sources: Vec<RuleSource<'_>> = of_faults.chain(of_recordings).chain(of_stubs).collect();
-            let compiled = compile(&sources, &*self.cgroups, &self.capabilities);
+            let sources: Vec<RuleSource<'_>> = of_faults.chain(of_others).collect();
+            let compiled = compile(&sources, &*self.known, &self.capabilities);
             let answered: HashSet<u32> = compiled
                 .exact
                 .values()
@@ -176,11 +215,11 @@ impl Planes for LivePlanes {
                 let in_kernel = answered.contains(&kernel_id(armed.id));
                 armed.decided_in_kernel.store(in_kernel, Ordering::Relaxed);
                 if in_kernel {
-                    refusals.push(self.refusal(armed));
+                    refusals.push(refusal(armed, deadline_ns(armed.id)));
                 }
             }
             let mut values = compiled.exact.values().chain(compiled.prefix.values());
-            let redirects = values.any(|value| value.flags & REDIRECT != 0);
+            let redirects = values.any(|value| value.flags & (REDIRECT | REDIRECT_DATAGRAMS) != 0);
             if redirects && !needs_proxy {
                 self.namespaces.set_armed(true).await?;
             }
@@ -188,6 +227,7 @@ impl Planes for LivePlanes {
             if !redirects && !needs_proxy {
                 self.namespaces.set_armed(false).await?;
             }
+            self.settled.store(asked, Ordering::Release);
             Ok(())
         }
         .boxed()
@@ -204,13 +244,15 @@ impl Planes for LivePlanes {
 
     fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>> {
         let through_proxy = self.proxy.close(&armed.fault.selector, armed.id);
-        let (kernel, processes) = (Arc::clone(&self.kernel), Arc::clone(&self.processes));
+        let (kernel, known) = (Arc::clone(&self.kernel), Arc::clone(&self.known));
         let cgroup = self.cgroup.clone();
         // It reads /proc, and enters namespaces.
         let closing = tokio::task::spawn_blocking(move || {
             kernel.close(&cgroup, |task: &Task, destination| {
-                let caller = processes.caller(task.tgid, task.cgroup, task.name());
-                armed.fault.selector.matches(&caller, destination)
+                let selector = &armed.fault.selector;
+                let netns = kernel.own_netns();
+                let called = known.describe(&selector.to, netns, task, destination, TCP);
+                selector.matches(&known.process(task), &called)
             })
         });
         async move { Ok(through_proxy + closing.await??) }.boxed()
@@ -220,13 +262,13 @@ impl Planes for LivePlanes {
         let mut edges = self.kernel.edges()?;
         edges.retain(|sample| {
             let edge = &sample.edge;
-            let caller = || {
-                let task = &edge.task;
-                self.processes.caller(task.tgid, task.cgroup, task.name())
+            let is_meant = || {
+                let address = edge.destination.socket_addr();
+                let netns = self.kernel.own_netns();
+                let called = self.known.describe(&selector.to, netns, &edge.task, address, TCP);
+                selector.matches(&self.known.process(&edge.task), &called)
             };
-            edge.role == CLIENT
-                && edge.transport == TCP
-                && selector.matches(&caller(), edge.destination.socket_addr())
+            edge.role == CLIENT && edge.transport == TCP && is_meant()
         });
         let decoded = self.calls.decoded(edges.iter().map(|sample| sample.id));
         let mut tally = Tally::default();
@@ -304,6 +346,15 @@ impl Planes for LivePlanes {
         );
         Err(FieldError::new("cgroup", hint))
     }
+
+    fn check_user(&self, name: &str) -> Result<(), FieldError> {
+        if self.known.has_user(name) {
+            return Ok(());
+        }
+        let hint =
+            format!("there is no user {name:?} in /etc/passwd; one of another directory is named by number");
+        Err(FieldError::new("user", hint))
+    }
 }
 
 impl LivePlanes {
@@ -331,16 +382,32 @@ impl LivePlanes {
         armed.fault.is_decided_in_kernel()
     }
 
-    fn refusal(&self, armed: &ArmedFault) -> Refusal {
+    /// Does a fault name what comes and goes?
+    pub(super) fn names_what_changes(&self) -> bool {
+        let (faults, stubs, recorded) = (self.book.list(), self.stubs.list(), self.recordings.selectors());
+        let of_faults = faults.iter().map(|armed| &armed.fault.selector);
+        let of_stubs = stubs.iter().flat_map(|armed| &armed.selectors);
+        of_faults
+            .chain(recorded.iter().map(|selector| &**selector))
+            .chain(of_stubs)
+            .any(Selector::names_what_changes)
+    }
+
+    /// When the kernel stops to carry a fault out, even if nobody tells it to.
+    fn deadline_ns(&self, armed: &ArmedFault) -> u64 {
         let left = armed
             .deadline
             .saturating_duration_since(tokio::time::Instant::now());
-        Refusal {
-            id: kernel_id(armed.id),
-            seed: armed.fault.seed,
-            percent: armed.fault.percent,
-            deadline_ns: self.kernel.deadline_ns(left),
-        }
+        self.kernel.deadline_ns(left)
+    }
+}
+
+fn refusal(armed: &ArmedFault, deadline_ns: u64) -> Refusal {
+    Refusal {
+        id: kernel_id(armed.id),
+        seed: armed.fault.seed,
+        percent: armed.fault.percent,
+        deadline_ns,
     }
 }
 

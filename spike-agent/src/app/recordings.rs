@@ -136,7 +136,7 @@ impl Recordings {
         let host = flow.and_then(|flow| self.host(flow.edge));
         let callee = self
             .kernel
-            .service(&ServiceKey::new(netns_cookie, destination.into()));
+            .service(&ServiceKey::new(netns_cookie, destination.address.into()));
         let callee = callee.map(service).filter(|name| !name.is_empty());
         let named = flow
             .map(|flow| service(flow.task))
@@ -150,10 +150,10 @@ impl Recordings {
             caller_cgroup: caller.cgroup.clone(),
             callee: callee.unwrap_or_else(|| {
                 host.clone()
-                    .unwrap_or_else(|| destination.ip().to_canonical().to_string())
+                    .unwrap_or_else(|| destination.address.ip().to_canonical().to_string())
             }),
             client: canonical(client.0).to_string(),
-            server: canonical(destination).to_string(),
+            server: canonical(destination.address).to_string(),
             host,
         }
     }
@@ -182,7 +182,7 @@ impl Recorders for Recordings {
             .into_iter()
             .map(|live| {
                 if let Some(host) = &new.host {
-                    let address = opened.destination.ip().to_canonical();
+                    let address = opened.destination.address.ip().to_canonical();
                     let kind = if address.is_ipv4() { "A" } else { "AAAA" };
                     live.name(opened.at, host, kind, &address.to_string());
                 }

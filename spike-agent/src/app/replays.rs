@@ -9,7 +9,7 @@ use std::{fs, io};
 use tokio::net::TcpStream;
 
 use crate::identity::Cgroups;
-use crate::model::Caller;
+use crate::model::{Caller, Destination};
 use crate::proxy::{Dial, StandIns};
 use crate::replay::stub::Stubs;
 
@@ -25,13 +25,18 @@ pub(super) struct LiveStubs {
 }
 
 impl StandIns for LiveStubs {
-    fn answer(&self, caller: &Caller, destination: SocketAddr, dial: Dial) -> Option<io::Result<TcpStream>> {
+    fn answer(
+        &self,
+        caller: &Caller,
+        destination: &Destination,
+        dial: Dial,
+    ) -> Option<io::Result<TcpStream>> {
         let armed = self.stubs.of(caller, destination)?;
         let cgroup = armed.spec.selector.from.cgroup.as_deref();
-        if cgroup.is_some_and(|cgroup| self.is_served_within(cgroup, destination)) {
+        if cgroup.is_some_and(|cgroup| self.is_served_within(cgroup, destination.address)) {
             return None;
         }
-        armed.stub.answer(destination, dial)
+        armed.stub.answer(destination.address, dial)
     }
 }
 

@@ -57,6 +57,12 @@ fn describe(status: &Status) -> String {
         status.decoding.used_percent,
         status.decoding.budget_percent,
     );
+    if let Some(reason) = &status.intercept.not_held {
+        let _ = writeln!(
+            text,
+            "           callers are connected before the server has answered: {reason}"
+        );
+    }
     if status.decoding.not_followed > 0 {
         let _ = writeln!(
             text,

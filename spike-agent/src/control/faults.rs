@@ -142,7 +142,7 @@ impl Control {
 
     /// What has to be right before a fault is armed or changed.
     fn check(&self, fault: &Fault) -> Result<(), ControlError> {
-        self.check_cgroup(fault.selector.from.cgroup.as_deref())?;
+        self.check_selector(&fault.selector)?;
         if fault.existing == Existing::Reset && !fault.dry_run {
             let can = self.planes.can_close();
             can.map_err(|error| FieldError::new("existing", format_args!("`reset` needs to {error:#}")))?;

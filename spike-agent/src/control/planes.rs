@@ -97,6 +97,11 @@ pub trait Planes: Send + Sync + 'static {
 
     /// Is there such a cgroup? The error's field is `cgroup`.
     fn check_cgroup(&self, path: &str) -> Result<(), FieldError>;
+
+    /// Is there such a user? The error's field is `user`.
+    fn check_user(&self, _name: &str) -> Result<(), FieldError> {
+        Ok(())
+    }
 }
 
 /// A capture that runs.

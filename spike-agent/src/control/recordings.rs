@@ -34,7 +34,7 @@ impl Control {
     pub async fn recording_start(&self, raw: &RawRecording) -> Result<RecordingView, ControlError> {
         let spec = RecordingSpec::try_from(raw)?;
         let redaction = Redaction::parse(&raw.redact).map_err(|error| FieldError::new("redact", error))?;
-        self.check_cgroup(spec.selector.from.cgroup.as_deref())?;
+        self.check_selector(&spec.selector)?;
         if raw.output.is_some() && !self.may_write_anywhere() {
             let message = "only root may say where the agent writes; leave it out, and the agent keeps the file in its own directory";
             return Err(FieldError::new("output", message).into());

@@ -26,7 +26,7 @@ impl Control {
     /// Has a recording answer calls; answers once it does. `client` is who asks, and ends what is `attached` by its end.
     pub async fn stub_start(&self, raw: &RawStub, client: Option<u32>) -> Result<StubView, ControlError> {
         let spec = StubSpec::try_from(raw)?;
-        self.check_cgroup(spec.selector.from.cgroup.as_deref())?;
+        self.check_selector(&spec.selector)?;
         let watch = match (raw.attached, client) {
             (true, Some(client)) => Some(execs::watch(client)?),
             (true, None) => {

@@ -60,14 +60,14 @@ impl Book {
             if faults.len() >= MAX_FAULTS {
                 return false;
             }
-            let taken: HashSet<&str> = faults.iter().map(|armed| armed.fault.name.as_str()).collect();
             if fault.name.is_empty() {
+                let taken: HashSet<&str> = faults.iter().map(|armed| armed.fault.name.as_str()).collect();
                 let kind = fault.kind();
                 let mut names = (1_u64..).map(|number| format!("{kind}-{number}"));
                 fault.name = names
                     .find(|name| !taken.contains(name.as_str()))
                     .unwrap_or_default();
-            } else if taken.contains(fault.name.as_str()) {
+            } else if faults.iter().any(|armed| armed.fault.name == fault.name) {
                 outcome = Err(BookError::NameTaken(fault.name.clone()));
                 return false;
             }

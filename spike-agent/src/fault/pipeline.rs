@@ -1,15 +1,14 @@
 //! Decides what the armed faults do to one connection; the proxy carries it out.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use futures_util::future;
+use futures_util::{FutureExt, future};
 
 use super::{book::ArmedFault, chance, lane::Lane, taken::Taken};
-use crate::model::{Caller, Direction};
+use crate::model::{Caller, Destination, Direction};
 
 /// What is done to one connection: by each fault that has it, in the order in which they were armed.
 #[derive(Clone, Debug, Default)]
@@ -18,31 +17,59 @@ pub struct Plan {
     pub taken: Vec<Taken>,
     /// It is reset before the server is asked.
     pub resets_at_once: bool,
+    /// How the attempt to connect fails, with nobody asked. Where the attempt cannot be held it is reset, or for a
+    /// time-out held still, once it was accepted.
+    pub fails: Option<ConnectFailure>,
+}
+
+/// How an attempt to connect fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// ECONNREFUSED.
+    Refused,
+    /// EHOSTUNREACH.
+    Unreachable,
+    /// ETIMEDOUT.
+    TimedOut {
+        /// Time from the attempt until then; `None` leaves it to the caller's kernel.
+        after: Option<Duration>,
+    },
+}
+
+/// Whether the connect hook alone decides this fault for this caller: what was invoked by another name than its
+/// executable's is left to the agent.
+fn is_decided_in_kernel(armed: &ArmedFault, caller: &Caller) -> bool {
+    let process = &armed.fault.selector.from.process;
+    armed.decided_in_kernel.load(Ordering::Relaxed)
+        && process
+            .as_ref()
+            .is_none_or(|pattern| pattern.matches(&caller.exe))
 }
 
 impl Plan {
     /// Asks each fault in order about a connection that `caller` opened to `destination` at `opened`. The first that
-    /// resets it at once is the last that is asked.
+    /// resets it at once, or has the attempt fail, is the last that is asked.
     pub fn new(
         faults: &[Arc<ArmedFault>],
         caller: &Arc<Caller>,
-        destination: SocketAddr,
+        destination: &Destination,
         opened: Instant,
     ) -> Self {
         let mut plan = Self::default();
         for armed in faults {
             if armed.removed.is_cancelled()
                 || armed.fault.packet().is_some()
+                || armed.fault.is_on_datagrams()
                 || armed.fault.dry_run
                 || armed.fault.relay.is_some()
-                || armed.decided_in_kernel.load(Ordering::Relaxed)
+                || is_decided_in_kernel(armed, caller)
                 || !armed.fault.selector.matches(caller, destination)
             {
                 continue;
             }
-            let call = Some((caller.clone(), destination));
+            let call = Some((caller.clone(), destination.clone()));
             plan.take(armed, call, opened);
-            if plan.resets_at_once {
+            if plan.resets_at_once || plan.fails.is_some() {
                 break;
             }
         }
@@ -58,10 +85,11 @@ impl Plan {
         plan
     }
 
-    fn take(&mut self, armed: &ArmedFault, call: Option<(Arc<Caller>, SocketAddr)>, opened: Instant) {
+    fn take(&mut self, armed: &ArmedFault, call: Option<(Arc<Caller>, Destination)>, opened: Instant) {
         if let Some((number, active)) = chance::take(armed) {
             let mut taken = Taken::new(armed.id, number, active, call, opened);
             self.resets_at_once |= taken.end() == Some(opened);
+            self.fails = self.fails.or(taken.connect_failure());
             self.taken.push(taken);
         }
     }
@@ -72,6 +100,26 @@ impl Plan {
             .iter()
             .map(|taken| Lane::new(taken.clone(), way))
             .collect()
+    }
+
+    /// Waits until no fault leaves the attempt to connect without an answer.
+    pub fn is_unsilenced(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| taken.clone().unsilenced())
+            .collect();
+        future::join_all(all).map(drop)
+    }
+
+    /// Waits until the server may be asked: no fault leaves the attempt without an answer, or delays it.
+    pub fn may_connect(&self) -> impl Future<Output = ()> + use<> {
+        let all: Vec<_> = self
+            .taken
+            .iter()
+            .map(|taken| taken.clone().may_connect())
+            .collect();
+        future::join_all(all).map(drop)
     }
 
     /// Waits until the connection is to be reset, as the faults are at any time; for ever when none resets it.
@@ -118,6 +166,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::{
         fault::{book::Book, stage::Stage},
@@ -134,8 +184,8 @@ mod tests {
     }
 
     fn plan(book: &Book) -> Plan {
-        let destination = "10.0.0.1:80".parse().unwrap();
-        Plan::new(&book.list(), &Arc::default(), destination, Instant::now())
+        let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        Plan::new(&book.list(), &Arc::default(), &destination.into(), Instant::now())
     }
 
     fn stages(plan: &mut Plan, way: Direction) -> Vec<Stage> {
@@ -243,6 +293,37 @@ mod tests {
     }
 
     #[test]
+    fn attempts_to_connect_fail_and_wait_as_the_first_fault_says() {
+        let with = |effect: &str| {
+            let book = book(&[&format!(r#"{{"everything":true,"effect":{effect}}}"#)]);
+            let plan = plan(&book);
+            (book, plan)
+        };
+        let (_book, refused) = with(r#"{"type":"refuse"}"#);
+        assert_eq!(refused.fails, Some(ConnectFailure::Refused));
+        let (_book, unreachable) = with(r#"{"type":"unreachable"}"#);
+        assert_eq!(unreachable.fails, Some(ConnectFailure::Unreachable));
+        assert!(unreachable.resets_at_once);
+        let (silent, mut timed_out) = with(r#"{"type":"connect_timeout","after":"2s"}"#);
+        let after = Some(Duration::from_secs(2));
+        assert_eq!(timed_out.fails, Some(ConnectFailure::TimedOut { after }));
+        assert!(!timed_out.resets_at_once && timed_out.taken[0].end().is_none());
+        assert_eq!(timed_out.is_unsilenced().now_or_never(), None);
+        silent.clear();
+        assert_eq!(timed_out.may_connect().now_or_never(), Some(()));
+        let (delayed, plan) = with(r#"{"type":"connect_delay","delay":"1h"}"#);
+        assert_eq!(plan.fails, None);
+        assert_eq!(plan.is_unsilenced().now_or_never(), Some(()));
+        let waits = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let _inside = waits.as_ref().unwrap().enter();
+        assert_eq!(plan.may_connect().now_or_never(), None);
+        delayed.clear();
+        assert_eq!(plan.may_connect().now_or_never(), Some(()));
+    }
+
+    #[test]
     fn a_share_is_chosen_by_the_seed_alone() {
         let chosen = |seed: u64| {
             let fault =
@@ -278,8 +359,8 @@ mod tests {
         let book = book(&[r#"{"everything":true,"effect":{"type":"reset"}}"#]);
         let snapshot = book.list();
         book.clear();
-        let destination = "10.0.0.1:80".parse().unwrap();
-        let plan = Plan::new(&snapshot, &Arc::default(), destination, Instant::now());
+        let destination: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let plan = Plan::new(&snapshot, &Arc::default(), &destination.into(), Instant::now());
         assert!(!plan.resets_at_once && plan.taken.is_empty());
     }
 }

@@ -1,7 +1,6 @@
 //! A connection that a fault has, and what the fault does to it as it is at any time.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,10 +8,11 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    bandwidth::Bandwidth, book::Active, chance, corrupt::Corrupt, latency::Latency, limit_data::LimitData,
-    slicer::Slicer, slow_close::SlowClose, stage::Stage, stall::Stall, timer,
+    bandwidth::Bandwidth, book::Active, chance, corrupt::Corrupt, delays::Delays, latency::Latency,
+    limit_data::LimitData, pipeline::ConnectFailure, slicer::Slicer, slow_close::SlowClose, stage::Stage,
+    stall::Stall, timer,
 };
-use crate::model::{Caller, Direction, Effect, Fault};
+use crate::model::{Caller, Destination, Direction, Distribution, Effect, Fault};
 
 /// A connection that a fault has.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ struct Connection {
     /// The how-many-th connection of the fault it is, from 0.
     number: u64,
     /// None of one that came to the listener of a relay.
-    call: Option<(Arc<Caller>, SocketAddr)>,
+    call: Option<(Arc<Caller>, Destination)>,
     opened: Instant,
     /// Keeps it counted.
     _active: Active,
@@ -41,7 +41,7 @@ impl Taken {
         fault_id: u64,
         number: u64,
         active: Active,
-        call: Option<(Arc<Caller>, SocketAddr)>,
+        call: Option<(Arc<Caller>, Destination)>,
         opened: Instant,
     ) -> Self {
         Self {
@@ -109,7 +109,7 @@ impl Taken {
         self.effects(|_, effect| {
             let after = match *effect {
                 // The kernel could not tell whether this connection was meant.
-                Effect::Refuse => Some(Duration::ZERO),
+                Effect::Refuse | Effect::Unreachable => Some(Duration::ZERO),
                 Effect::Reset { after } => Some(after),
                 Effect::Timeout { after, .. } if !is_relayed => after,
                 _ => None,
@@ -117,6 +117,58 @@ impl Taken {
             end = [end, after].into_iter().flatten().min();
         });
         end.map(|end| opened + end)
+    }
+
+    /// How the attempt to connect fails; none when it does not.
+    pub(super) fn connect_failure(&mut self) -> Option<ConnectFailure> {
+        let mut failure = None;
+        self.effects(|_, effect| {
+            let this = match *effect {
+                Effect::Refuse => Some(ConnectFailure::Refused),
+                Effect::Unreachable => Some(ConnectFailure::Unreachable),
+                Effect::ConnectTimeout { after } => Some(ConnectFailure::TimedOut { after }),
+                _ => None,
+            };
+            failure = failure.or(this);
+        });
+        failure
+    }
+
+    /// Before when the server is not asked; none when at once.
+    fn connects_at(&mut self) -> Option<Instant> {
+        let mut wait = None::<Duration>;
+        self.effects(|seed, effect| {
+            if let Effect::ConnectDelay { delay, jitter } = *effect {
+                let delays = Delays {
+                    delay,
+                    jitter,
+                    distribution: Distribution::Uniform,
+                    seed,
+                };
+                wait = Some(wait.unwrap_or_default() + delays.at(0));
+            }
+        });
+        wait.map(|wait| self.connection.opened + wait)
+    }
+
+    /// Waits until the fault does not leave the attempt to connect without an answer.
+    pub(super) async fn unsilenced(mut self) {
+        while matches!(self.connect_failure(), Some(ConnectFailure::TimedOut { .. })) {
+            self.changed().await;
+        }
+    }
+
+    /// Waits until the server may be asked, as the fault is at any time.
+    pub(super) async fn may_connect(mut self) {
+        loop {
+            self.clone().unsilenced().await;
+            let Some(time) = self.connects_at() else { return };
+            tokio::select! {
+                biased;
+                () = self.changed() => {}
+                () = timer::until(time) => return,
+            }
+        }
     }
 
     /// Is one of its directions held still?
@@ -143,7 +195,7 @@ impl Connection {
     /// A changed fault may mean other connections than it did.
     fn is_meant_by(&self, fault: &Fault) -> bool {
         let is_selected = match &self.call {
-            Some((caller, destination)) => fault.selector.matches(caller, *destination),
+            Some((caller, destination)) => fault.selector.matches(caller, destination),
             None => true,
         };
         !fault.dry_run && is_selected && chance::is_chosen(fault, self.number)
@@ -199,6 +251,14 @@ fn stage(effect: &Effect, way: Direction, seed: u64, cut_from: Option<Instant>) 
         Effect::Corrupt { share, direction } => direction
             .affects(way)
             .then_some(Stage::Corrupt(Corrupt { share, seed })),
-        Effect::Reset { .. } | Effect::Refuse | Effect::Packet(_) => None,
+        Effect::Reset { .. }
+        | Effect::Refuse
+        | Effect::Unreachable
+        | Effect::ConnectTimeout { .. }
+        | Effect::ConnectDelay { .. }
+        | Effect::UdpDelay { .. }
+        | Effect::UdpDrop { .. }
+        | Effect::UdpDuplicate { .. }
+        | Effect::Packet(_) => None,
     }
 }

@@ -44,6 +44,15 @@ impl Names {
         }
     }
 
+    /// The names that are known, with their numbers.
+    pub fn all(&self) -> Vec<(u64, Arc<str>)> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names
+            .iter()
+            .map(|(number, name)| (*number, Arc::clone(name)))
+            .collect()
+    }
+
     /// The name with this number.
     pub fn get(&self, number: u64) -> Option<Arc<str>> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -52,6 +52,7 @@ impl Processes {
             pid: tgid,
             exe: exe.unwrap_or_else(|| name.to_owned()),
             cgroup: self.cgroups.path(cgroup_id).unwrap_or_default(),
+            ..Caller::default()
         }
     }
 

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use spike_common::address::Endpoint;
 use spike_common::edge::{CLIENT, Edge, SERVER as SERVER_ROLE, TCP};
-use spike_common::socket::{ADOPTED, CALLEE, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket};
+use spike_common::socket::{
+    ADOPTED, Binder, CALLEE, Flow, FlowKey, LISTENER, OPENED, SERVER, ServiceKey, Socket,
+};
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
 
@@ -89,6 +91,16 @@ fn adopt_listener(kernel: &Kernel, found: &Found) -> anyhow::Result<()> {
         ..Socket::default()
     };
     lock(&kernel.sockets).insert(&found.fd, state, 0)?;
+    let key = ServiceKey {
+        netns: found.netns,
+        endpoint: found.local,
+        transport: 0,
+    };
+    let binder = Binder {
+        task: found.task,
+        netns: found.netns,
+    };
+    kernel.set_binder(key, binder);
     Ok(())
 }
 

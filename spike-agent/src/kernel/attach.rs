@@ -7,19 +7,21 @@ use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, ProgramError,
-    SchedClassifier, SockOps,
+    SchedClassifier, SockOps, TestRun as _, TestRunOptions,
 };
 
 /// They only take notes.
 const BINDS: [&str; 2] = ["spike_post_bind4", "spike_post_bind6"];
 
 /// The connect hooks last: nothing may be redirected before the rest can follow it.
-const REST: [&str; 9] = [
+const REST: [&str; 11] = [
     "spike_egress",
     "spike_ingress",
     "spike_sock_ops",
     "spike_getpeername4",
     "spike_getpeername6",
+    "spike_recvmsg4",
+    "spike_recvmsg6",
     "spike_sendmsg4",
     "spike_sendmsg6",
     "spike_connect4",
@@ -47,6 +49,23 @@ pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> 
         load(SchedClassifier::load(tap)).with_context(|| format!("load {name}"))?;
     }
     Ok(hooks)
+}
+
+/// Runs the program that notes which process the agent is.
+pub(super) fn show_agent(programs: &mut Ebpf) -> Result<()> {
+    let name = "spike_task_of_agent";
+    let Some(Program::CgroupSkb(program)) = programs.program_mut(name) else {
+        return Err(anyhow!("kernel object has no program {name}"));
+    };
+    load(CgroupSkb::load(program)).with_context(|| format!("load {name}"))?;
+    // It reads none of it, but the kernel wants a packet with an Ethernet header.
+    let options = TestRunOptions {
+        data_in: Some(&[0; 64]),
+        ..TestRunOptions::new()
+    };
+    program.test_run(options).with_context(|| format!("run {name}"))?;
+    program.unload().with_context(|| format!("unload {name}"))?;
+    Ok(())
 }
 
 fn attach_all(programs: &mut Ebpf, cgroup: &Path, names: &[&str], first: usize) -> Result<Vec<String>> {

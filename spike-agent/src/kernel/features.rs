@@ -18,6 +18,8 @@ pub struct Features {
     pub executable: Option<ExecutableOffsets>,
     /// `sock.sk_err` in bytes: why a connection failed; needs BTF and `bpf_skc_to_tcp_sock` in sock_ops.
     pub socket_error: Option<u32>,
+    /// How the hooks see at once that the agent was killed; needs BTF and `bpf_probe_read_kernel` in all of them.
+    pub agent_flags: Option<FlagsOffsets>,
     /// How the packet hooks tell network namespaces apart; needs BTF and `bpf_probe_read_kernel` in sched_cls.
     pub packet_netns: Option<NetnsOffsets>,
 }
@@ -33,6 +35,15 @@ pub struct NetnsOffsets {
     pub net_inum: u32,
 }
 
+/// Offsets in bytes on the way from a task to the flags of its process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlagsOffsets {
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `signal_struct.flags`.
+    pub signal_flags: u32,
+}
+
 /// Offsets in bytes on the way from a task to the name of its executable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExecutableOffsets {
@@ -44,6 +55,10 @@ pub struct ExecutableOffsets {
     pub file_dentry: u32,
     /// `dentry.d_name.name`.
     pub dentry_name: u32,
+    /// `task_struct.group_leader`.
+    pub task_leader: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
 }
 
 impl Features {
@@ -64,11 +79,22 @@ impl Features {
         let sock_ops = |helper| has(ProgramType::SockOps, helper);
         let reads_sockets =
             sock_ops(BpfHelper::BPF_FUNC_skc_to_tcp_sock) && sock_ops(BpfHelper::BPF_FUNC_probe_read_kernel);
+        let reads_in_skb = has(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_get_current_task)
+            && has(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_probe_read_kernel);
+        let sees_agent =
+            reads && reads_in_skb && has(ProgramType::SockOps, BpfHelper::BPF_FUNC_probe_read_kernel);
+        let agent_flags = btf.as_ref().filter(|_| sees_agent).and_then(flags_offsets);
+        if agent_flags.is_none() {
+            warn!(
+                "this kernel does not tell the hooks that the agent was killed: calls that a fault has chosen may still go to it for some milliseconds, and fail"
+            );
+        }
         let reads_packets = has(
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_probe_read_kernel,
         );
         Self {
+            agent_flags,
             packet_netns: btf.as_ref().filter(|_| reads_packets).and_then(netns_offsets),
             socket_error: btf
                 .as_ref()
@@ -96,6 +122,15 @@ fn executable_offsets(btf: &Btf) -> Option<ExecutableOffsets> {
         mm_exe_file: offset(btf, "mm_struct", &["exe_file"])?,
         file_dentry: offset(btf, "file", &["f_path", "dentry"])?,
         dentry_name: offset(btf, "dentry", &["d_name", "name"])?,
+        task_leader: offset(btf, "task_struct", &["group_leader"])?,
+        task_comm: offset(btf, "task_struct", &["comm"])?,
+    })
+}
+
+fn flags_offsets(btf: &Btf) -> Option<FlagsOffsets> {
+    Some(FlagsOffsets {
+        task_signal: offset(btf, "task_struct", &["signal"])?,
+        signal_flags: offset(btf, "signal_struct", &["flags"])?,
     })
 }
 
@@ -162,6 +197,8 @@ mod tests {
         assert!(offsets.task_mm > 0 && offsets.mm_exe_file > 0 && offsets.dentry_name > 0);
         assert!(offset(&btf, "sock", &["sk_err"]) > Some(0));
         let offsets = netns_offsets(&btf).expect("the fields are in every kernel since 5.10");
+        let flags = flags_offsets(&btf).expect("the fields are in every kernel since 5.10");
+        assert!(flags.task_signal > 0 && flags.signal_flags > 0);
         assert!(offsets.skb_dev > 0 && offsets.dev_net > 0 && offsets.net_inum > 0);
     }
 }

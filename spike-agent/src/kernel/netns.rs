@@ -31,7 +31,7 @@ impl Kernel {
         let key = ServiceKey {
             netns: 0,
             endpoint: Endpoint::from(local),
-            padding: 0,
+            transport: 0,
         };
         match lock(&self.binders).get(&key, 0) {
             Ok(binder) if binder.task.tgid == std::process::id() => Ok(binder.netns),
@@ -40,7 +40,7 @@ impl Kernel {
     }
 
     /// The cookie of a network namespace, 0 when it cannot be learned: asked by a socket that lives for a moment.
-    pub(super) fn cookie_of(&self, namespace: &File) -> u64 {
+    pub fn cookie_of(&self, namespace: &File) -> u64 {
         inside(namespace, || self.cookie_here())
             .ok()
             .flatten()

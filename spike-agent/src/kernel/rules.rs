@@ -1,12 +1,13 @@
 //! Keeps the rule maps in step with what was compiled; new rules are in before old ones go.
 
-use std::collections::HashMap as StdMap;
+use std::collections::{HashMap as StdMap, HashSet};
 
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, MapData};
 use spike_common::chance::threshold;
-use spike_common::rule::{KernelFault, RuleKey, RuleValue};
+use spike_common::config::DATAGRAMS;
+use spike_common::rule::{KernelFault, REDIRECT_DATAGRAMS, RuleKey, RuleValue};
 
 use super::{Kernel, lock};
 use crate::model::rule::Compiled;
@@ -71,7 +72,11 @@ fn lpm_key(key: &RuleKey) -> Key<[u8; DATA]> {
     data[8..12].copy_from_slice(&key.tgid.to_ne_bytes());
     data[12..20].copy_from_slice(&key.cgroup.to_ne_bytes());
     data[20..28].copy_from_slice(&key.executable.to_ne_bytes());
-    data[28..44].copy_from_slice(&key.address.bytes());
+    data[28..36].copy_from_slice(&key.name.to_ne_bytes());
+    data[36..44].copy_from_slice(&key.netns.to_ne_bytes());
+    data[44..48].copy_from_slice(&key.uid.to_ne_bytes());
+    data[48..52].copy_from_slice(&key.named.to_ne_bytes());
+    data[52..68].copy_from_slice(&key.address.bytes());
     Key::new(key.prefix_len, data)
 }
 
@@ -94,6 +99,8 @@ impl Kernel {
     /// # Errors
     /// When a map is full; the rules that were in force stay.
     pub fn set_rules(&self, wanted: &Compiled, refusals: &[Refusal]) -> Result<()> {
+        let mut values = wanted.exact.values().chain(wanted.prefix.values());
+        let datagrams = values.any(|value| value.flags & REDIRECT_DATAGRAMS != 0);
         let mut faults = lock(&self.faults);
         for refusal in refusals {
             if faults.get(&refusal.id, 0).is_err() {
@@ -110,11 +117,19 @@ impl Kernel {
         }
         let mut rules = lock(&self.rules);
         rules.add(wanted)?;
-        self.configure(|config| config.intercept = wanted.masks)?;
+        self.configure(|config| {
+            config.intercept = wanted.masks;
+            if datagrams {
+                config.intercept_flags |= DATAGRAMS;
+            } else {
+                config.intercept_flags &= !DATAGRAMS;
+            }
+        })?;
         rules.prune(wanted);
         let known: Vec<u32> = faults.keys().flatten().collect();
+        let wanted: HashSet<u32> = refusals.iter().map(|refusal| refusal.id).collect();
         for id in known {
-            if !refusals.iter().any(|refusal| refusal.id == id) {
+            if !wanted.contains(&id) {
                 _ = faults.remove(&id);
             }
         }

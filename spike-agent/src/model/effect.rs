@@ -21,6 +21,8 @@ use super::{
 
 /// Longest `delay` of a latency, a slicer or a slow close.
 pub const MAX_DELAY: Duration = Duration::from_secs(3600);
+/// Shortest `after` of a connect timeout: the kernel's first look at the time is when it sends a SYN again (RFC 6298).
+pub const MIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest `after` of a reset or a timeout.
 pub const MAX_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -114,6 +116,51 @@ pub enum RawEffect {
         #[schema(example = "1mbit")]
         rate: String,
         /// Which bytes. Default: `both`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// The attempt to connect fails with EHOSTUNREACH, as when a router knows no way to the destination.
+    Unreachable {},
+    /// Nobody answers the attempt to connect, until it fails with ETIMEDOUT.
+    ConnectTimeout {
+        /// Time until then, 1s to 24h. Default: as long as the caller's kernel tries (`tcp_syn_retries`: about 2 min).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "5s")]
+        after: Option<String>,
+    },
+    /// The attempt to connect takes longer: the destination is asked, and its answer arrives, that much later.
+    ConnectDelay {
+        /// How much later: above 0, at most 1h.
+        #[schema(example = "200ms")]
+        delay: String,
+        /// Each delay is spread evenly over `delay` ± `jitter`; at most `delay`. Default: `0s`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "50ms")]
+        jitter: Option<String>,
+    },
+    /// UDP datagrams arrive later. `percent` is of the datagrams.
+    UdpDelay {
+        /// How much later: above 0, at most 1h.
+        #[schema(example = "200ms")]
+        delay: String,
+        /// Each delay is spread evenly over `delay` ± `jitter`, and datagrams may overtake each other; at most
+        /// `delay`. Default: `0s`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(example = "50ms")]
+        jitter: Option<String>,
+        /// Which datagrams. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// UDP datagrams are lost. `percent` is of the datagrams.
+    UdpDrop {
+        /// Which datagrams. Default: `response`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
+    },
+    /// UDP datagrams arrive twice. `percent` is of the datagrams.
+    UdpDuplicate {
+        /// Which datagrams. Default: `response`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         direction: Option<Direction>,
     },
@@ -214,6 +261,39 @@ pub enum Effect {
         /// Which bytes.
         direction: Direction,
     },
+    /// The attempt to connect fails with EHOSTUNREACH.
+    Unreachable,
+    /// Nobody answers the attempt to connect.
+    ConnectTimeout {
+        /// Time until ETIMEDOUT, from [`MIN_CONNECT_TIMEOUT`]; `None` leaves it to the caller's kernel.
+        after: Option<Duration>,
+    },
+    /// The attempt to connect takes longer.
+    ConnectDelay {
+        /// Above 0, at most [`MAX_DELAY`].
+        delay: Duration,
+        /// Spread evenly over `delay` ± `jitter`; at most `delay`.
+        jitter: Duration,
+    },
+    /// UDP datagrams arrive later.
+    UdpDelay {
+        /// Above 0, at most [`MAX_DELAY`].
+        delay: Duration,
+        /// Spread evenly over `delay` ± `jitter`; at most `delay`.
+        jitter: Duration,
+        /// Which datagrams.
+        direction: Direction,
+    },
+    /// UDP datagrams are lost.
+    UdpDrop {
+        /// Which datagrams.
+        direction: Direction,
+    },
+    /// UDP datagrams arrive twice.
+    UdpDuplicate {
+        /// Which datagrams.
+        direction: Direction,
+    },
     /// The end of a direction arrives later.
     SlowClose {
         /// Above 0, at most [`MAX_DELAY`].
@@ -251,6 +331,14 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// True for an effect on UDP datagrams; the others are on TCP connections.
+    pub fn is_on_datagrams(&self) -> bool {
+        matches!(
+            self,
+            Self::UdpDelay { .. } | Self::UdpDrop { .. } | Self::UdpDuplicate { .. }
+        )
+    }
+
     /// The name that it has in JSON and on the command line.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -259,6 +347,12 @@ impl Effect {
             Self::Timeout { .. } => "timeout",
             Self::Refuse => "refuse",
             Self::Bandwidth { .. } => "bandwidth",
+            Self::Unreachable => "unreachable",
+            Self::ConnectTimeout { .. } => "connect_timeout",
+            Self::ConnectDelay { .. } => "connect_delay",
+            Self::UdpDelay { .. } => "udp_delay",
+            Self::UdpDrop { .. } => "udp_drop",
+            Self::UdpDuplicate { .. } => "udp_duplicate",
             Self::SlowClose { .. } => "slow_close",
             Self::Slicer { .. } => "slicer",
             Self::LimitData { .. } => "limit_data",
@@ -319,6 +413,37 @@ impl TryFrom<&RawEffect> for Effect {
                 rate: Rate::parse(rate).map_err(|message| FieldError::new("rate", message))?,
                 direction: direction.unwrap_or(Direction::Both),
             }),
+            RawEffect::Unreachable {} => Ok(Self::Unreachable),
+            RawEffect::ConnectTimeout { after } => {
+                let after = optional_time("after", after.as_deref(), MAX_AFTER)?;
+                if after.is_some_and(|after| after < MIN_CONNECT_TIMEOUT) {
+                    let message = "must be from 1s: the caller's kernel looks at the time no sooner";
+                    return Err(FieldError::new("after", message));
+                }
+                Ok(Self::ConnectTimeout { after })
+            }
+            RawEffect::ConnectDelay { delay, jitter } => {
+                let (delay, jitter) = delay_and_jitter(delay, jitter.as_deref())?;
+                Ok(Self::ConnectDelay { delay, jitter })
+            }
+            RawEffect::UdpDelay {
+                delay,
+                jitter,
+                direction,
+            } => {
+                let (delay, jitter) = delay_and_jitter(delay, jitter.as_deref())?;
+                Ok(Self::UdpDelay {
+                    delay,
+                    jitter,
+                    direction: direction.unwrap_or(Direction::Response),
+                })
+            }
+            RawEffect::UdpDrop { direction } => Ok(Self::UdpDrop {
+                direction: direction.unwrap_or(Direction::Response),
+            }),
+            RawEffect::UdpDuplicate { direction } => Ok(Self::UdpDuplicate {
+                direction: direction.unwrap_or(Direction::Response),
+            }),
             RawEffect::SlowClose { delay, direction } => stream::slow_close(delay, *direction),
             RawEffect::Slicer {
                 size,
@@ -372,6 +497,29 @@ impl From<&Effect> for RawEffect {
                 rate: rate.to_string(),
                 direction: Some(*direction),
             },
+            Effect::Unreachable => Self::Unreachable {},
+            Effect::ConnectTimeout { after } => Self::ConnectTimeout {
+                after: after.map(format_duration),
+            },
+            Effect::ConnectDelay { delay, jitter } => Self::ConnectDelay {
+                delay: format_duration(*delay),
+                jitter: unless_zero(*jitter),
+            },
+            Effect::UdpDelay {
+                delay,
+                jitter,
+                direction,
+            } => Self::UdpDelay {
+                delay: format_duration(*delay),
+                jitter: unless_zero(*jitter),
+                direction: Some(*direction),
+            },
+            Effect::UdpDrop { direction } => Self::UdpDrop {
+                direction: Some(*direction),
+            },
+            Effect::UdpDuplicate { direction } => Self::UdpDuplicate {
+                direction: Some(*direction),
+            },
             Effect::SlowClose { delay, direction } => Self::SlowClose {
                 delay: format_duration(*delay),
                 direction: Some(*direction),
@@ -398,6 +546,18 @@ impl From<&Effect> for RawEffect {
             Effect::Packet(effect) => Self::from(effect),
         }
     }
+}
+
+fn delay_and_jitter(delay: &str, jitter: Option<&str>) -> Result<(Duration, Duration), FieldError> {
+    let delay = time("delay", delay, MAX_DELAY)?;
+    let jitter = optional_time("jitter", jitter, MAX_DELAY)?.unwrap_or_default();
+    if delay.is_zero() {
+        return Err(FieldError::new("delay", "must be above 0"));
+    }
+    if jitter > delay {
+        return Err(FieldError::new("jitter", "must be at most `delay`"));
+    }
+    Ok((delay, jitter))
 }
 
 fn unless_zero(time: Duration) -> Option<String> {

@@ -134,6 +134,12 @@ impl Fault {
         self.effects.first().and_then(|step| step.effect.packet())
     }
 
+    /// True when it is about UDP datagrams; such an effect is always the only one.
+    pub fn is_on_datagrams(&self) -> bool {
+        let first = self.effects.first();
+        first.is_some_and(|step| step.effect.is_on_datagrams())
+    }
+
     /// True when the connect hook alone carries it out, with no proxy in the way.
     pub fn is_decided_in_kernel(&self) -> bool {
         let decided = |step: &Step| step.effect.is_decided_in_kernel();
@@ -167,6 +173,9 @@ impl TryFrom<&RawFault> for Fault {
         let effects = steps(raw)?;
         if effects.iter().any(|step| step.effect.packet().is_some()) {
             refuse_of_packets(raw)?;
+        }
+        if effects.iter().any(|step| step.effect.is_on_datagrams()) {
+            refuse_of_datagrams(raw)?;
         }
         Ok(Self {
             name: raw
@@ -206,6 +215,22 @@ fn refuse_of_packets(raw: &RawFault) -> Result<(), FieldError> {
         Some((field, _)) => Err(FieldError::new(
             field,
             "is about connections, which a packet fault does not have; leave it out",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is said of connections, where a fault has datagrams instead.
+fn refuse_of_datagrams(raw: &RawFault) -> Result<(), FieldError> {
+    let said = [
+        ("existing", raw.existing != Existing::default()),
+        ("dry_run", raw.dry_run),
+        ("abort_when", raw.abort_when.is_some()),
+    ];
+    match said.into_iter().find(|&(_, said)| said) {
+        Some((field, _)) => Err(FieldError::new(
+            field,
+            "is about connections, which a fault on datagrams does not have; leave it out",
         )),
         None => Ok(()),
     }
@@ -330,6 +355,13 @@ mod tests {
             r#"{"type":"timeout","after":"0s"}"#,
             r#"{"type":"refuse"}"#,
             r#"{"type":"bandwidth","rate":"64kbit"}"#,
+            r#"{"type":"unreachable"}"#,
+            r#"{"type":"connect_timeout"}"#,
+            r#"{"type":"connect_timeout","after":"5s"}"#,
+            r#"{"type":"connect_delay","delay":"1s","jitter":"3ms"}"#,
+            r#"{"type":"udp_delay","delay":"1s","direction":"both"}"#,
+            r#"{"type":"udp_drop"}"#,
+            r#"{"type":"udp_duplicate"}"#,
             r#"{"type":"latency","delay":"1s","jitter":"3ms","distribution":"pareto"}"#,
             r#"{"type":"timeout","direction":"request"}"#,
             r#"{"type":"slow_close","delay":"2s"}"#,
@@ -361,6 +393,14 @@ mod tests {
                 "effect.jitter",
             ),
             (r#""effect":{"type":"reset","after":"25h"}"#, "effect.after"),
+            (
+                r#""effect":{"type":"connect_timeout","after":"900ms"}"#,
+                "effect.after",
+            ),
+            (
+                r#""effect":{"type":"connect_delay","delay":"0s"}"#,
+                "effect.delay",
+            ),
             (r#""effect":{"type":"bandwidth","rate":"0B/s"}"#, "effect.rate"),
             (r#""effect":{"type":"refuse"},"percent":0"#, "percent"),
             (r#""effect":{"type":"refuse"},"percent":100.1"#, "percent"),

@@ -75,6 +75,47 @@ enum EffectWords {
         #[command(flatten)]
         common: Common,
     },
+    /// Fail attempts to connect with EHOSTUNREACH
+    Unreachable {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Leave attempts to connect without an answer, until they fail with ETIMEDOUT
+    #[command(name = "connect_timeout", alias = "connect-timeout")]
+    ConnectTimeout {
+        /// Time until ETIMEDOUT, from 1s [default: as long as the caller's kernel tries]
+        #[arg(long, value_name = "TIME")]
+        after: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delay the handshake of connections
+    #[command(name = "connect_delay", alias = "connect-delay")]
+    ConnectDelay {
+        /// How much later connections are established, such as 200ms (at most 1h)
+        #[arg(long, value_name = "TIME")]
+        delay: String,
+        /// Spread each delay evenly over DELAY ± this
+        #[arg(long, value_name = "TIME")]
+        jitter: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delay UDP datagrams
+    #[command(name = "udp_delay", alias = "udp-delay")]
+    UdpDelay {
+        /// How much later datagrams arrive, such as 200ms (at most 1h)
+        #[arg(long, value_name = "TIME")]
+        delay: String,
+        /// Spread each delay evenly over DELAY ± this
+        #[arg(long, value_name = "TIME")]
+        jitter: Option<String>,
+        /// Which datagrams [default: response]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Let the end of a direction arrive later, but not its bytes
     #[command(name = "slow_close", alias = "slow-close")]
     SlowClose {
@@ -82,6 +123,15 @@ enum EffectWords {
         #[arg(long, value_name = "TIME")]
         delay: String,
         /// Whose end [default: both]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Lose UDP datagrams
+    #[command(name = "udp_drop", alias = "udp-drop")]
+    UdpDrop {
+        /// Which datagrams [default: response]
         #[arg(long, value_enum)]
         direction: Option<Direction>,
         #[command(flatten)]
@@ -99,6 +149,15 @@ enum EffectWords {
         #[arg(long, value_name = "TIME")]
         delay: Option<String>,
         /// Which bytes [default: response]
+        #[arg(long, value_enum)]
+        direction: Option<Direction>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Deliver UDP datagrams twice
+    #[command(name = "udp_duplicate", alias = "udp-duplicate")]
+    UdpDuplicate {
+        /// Which datagrams [default: response]
         #[arg(long, value_enum)]
         direction: Option<Direction>,
         #[command(flatten)]
@@ -324,6 +383,28 @@ impl EffectWords {
                 direction,
                 common,
             } => (RawEffect::Corrupt { share, direction }, common),
+            Self::Unreachable { common } => (RawEffect::Unreachable {}, common),
+            Self::ConnectTimeout { after, common } => (RawEffect::ConnectTimeout { after }, common),
+            Self::ConnectDelay {
+                delay,
+                jitter,
+                common,
+            } => (RawEffect::ConnectDelay { delay, jitter }, common),
+            Self::UdpDelay {
+                delay,
+                jitter,
+                direction,
+                common,
+            } => (
+                RawEffect::UdpDelay {
+                    delay,
+                    jitter,
+                    direction,
+                },
+                common,
+            ),
+            Self::UdpDrop { direction, common } => (RawEffect::UdpDrop { direction }, common),
+            Self::UdpDuplicate { direction, common } => (RawEffect::UdpDuplicate { direction }, common),
             Self::Packet(words) => words.split()?,
         })
     }

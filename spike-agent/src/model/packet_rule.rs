@@ -51,20 +51,11 @@ fn select(
     knows_executables: bool,
 ) -> Result<(), FieldError> {
     // Taken apart whole: a key that is new must be decided on here, for leaving it out would widen faults.
+    refuse_what_packets_do_not_tell(selector)?;
     let EndSelector {
-        process,
-        pid,
-        cgroup,
-        cidr: _,
-        port: _,
+        process, pid, cgroup, ..
     } = &selector.from;
-    let EndSelector {
-        process: _,
-        pid: _,
-        cgroup: _,
-        cidr,
-        port,
-    } = &selector.to;
+    let EndSelector { cidr, port, .. } = &selector.to;
     if let Some(pid) = pid {
         compiled.keys |= TGID;
         compiled.tgid = *pid;
@@ -104,6 +95,43 @@ fn select(
         compiled.keys |= NETWORK;
         compiled.mask = Address::from_bytes([0xff; 16]).masked(bits);
         compiled.network = Address::from(network.addr()).masked(bits);
+    }
+    Ok(())
+}
+
+/// A packet tells its addresses, and the hooks whose socket it belongs to; more would need the agent.
+fn refuse_what_packets_do_not_tell(selector: &Selector) -> Result<(), FieldError> {
+    let EndSelector {
+        service,
+        process: from_process,
+        pid,
+        cgroup,
+        container,
+        unit,
+        user,
+        host,
+        cidr,
+        port,
+        netns,
+    } = &selector.from;
+    _ = (from_process, pid, cgroup);
+    let of_caller = [
+        ("service", service.is_some()),
+        ("container", container.is_some()),
+        ("unit", unit.is_some()),
+        ("user", user.is_some()),
+        ("host", host.is_some()),
+        ("cidr", cidr.is_some()),
+        ("port", port.is_some()),
+        ("netns", netns.is_some()),
+    ];
+    let to = &selector.to;
+    let of_called = [("host", to.host.is_some()), ("process", to.names_process())];
+    let message = "packets are chosen by from.process, from.pid, from.cgroup, to.cidr and to.port alone";
+    for (end, keys) in [("from", &of_caller[..]), ("to", &of_called[..])] {
+        if let Some((key, _)) = keys.iter().find(|(_, is_set)| *is_set) {
+            return Err(FieldError::new(*key, message).within(end));
+        }
     }
     Ok(())
 }

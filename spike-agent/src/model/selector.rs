@@ -1,12 +1,14 @@
 //! Says which calls are meant: who calls (`from`) and what is called (`to`).
 
 mod end;
+mod party;
+mod pattern;
 mod port;
 mod process;
 
-use std::net::SocketAddr;
-
-pub use end::{EndSelector, RawEnd};
+pub use end::{EndSelector, RawEnd, RawUser, User};
+pub use party::{Called, Caller, Destination, Netns, NetnsName};
+pub use pattern::NamePattern;
 pub use port::{PortRange, RawPort};
 pub use process::ProcessPattern;
 
@@ -15,9 +17,9 @@ use super::FieldError;
 /// The calls that a fault or a capture is about; every key given must match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selector {
-    /// The calling end: `process`, `pid` and `cgroup` may be set.
+    /// The calling end.
     pub from: EndSelector,
-    /// The called end: `cidr` and `port` may be set.
+    /// The called end.
     pub to: EndSelector,
     /// The operator said that an empty selector is meant: all calls of the host.
     pub everything: bool,
@@ -32,34 +34,22 @@ pub enum WhenEmpty {
     MeansAll,
 }
 
-/// The process that opened a connection, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// Process id in the agent's pid namespace.
-    pub pid: u32,
-    /// Full path of the executable, or its bare name when the path is unknown.
-    pub exe: String,
-    /// Absolute path within the cgroup2 hierarchy.
-    pub cgroup: String,
-}
-
 impl Selector {
-    /// Builds a selector from its raw ends; keys that an end cannot be chosen by are refused.
+    /// Builds a selector from its raw ends.
     pub fn from_raw(
         from: &RawEnd,
         to: &RawEnd,
         everything: bool,
         when_empty: WhenEmpty,
     ) -> Result<Self, FieldError> {
-        from.refuse_called_keys().and_then(|()| to.refuse_caller_keys())?;
         let from = EndSelector::try_from(from).map_err(|error| error.within("from"))?;
         let to = EndSelector::try_from(to).map_err(|error| error.within("to"))?;
         let selector = Self { from, to, everything };
         match (selector.is_empty(), everything, when_empty) {
             (true, false, WhenEmpty::Refuse) => Err(FieldError::new(
                 "from",
-                "no caller and no destination is chosen: name at least one of from.process, from.pid, \
-                 from.cgroup, to.cidr and to.port, or say \"everything\": true (--everything) to mean all calls of this host",
+                "no caller and no destination is chosen: name at least one key of `from` or `to`, such as \
+                 from.process or to.port, or say \"everything\": true (--everything) to mean all calls of this host",
             )),
             (false, true, _) => Err(FieldError::new(
                 "everything",
@@ -74,16 +64,27 @@ impl Selector {
         self.from.is_empty() && self.to.is_empty()
     }
 
+    /// Does it name what comes and goes, so that its rules have to be made again?
+    pub fn names_what_changes(&self) -> bool {
+        self.from.cgroup.is_some()
+            || self.from.netns.is_some()
+            || self.from.user.is_some()
+            || self.to.host.is_some()
+            || self.to.names_process()
+    }
+
     /// The plain meaning of the selector: does it choose a call of `caller` to `destination`?
     ///
     /// An IPv4-mapped IPv6 destination (`::ffff:10.0.0.1`) counts as IPv4.
-    pub fn matches(&self, caller: &Caller, destination: SocketAddr) -> bool {
-        self.from.matches_caller(caller) && self.to.matches_destination(destination)
+    pub fn matches(&self, caller: &Caller, destination: impl Called) -> bool {
+        self.from.matches_caller(caller) && self.to.matches_destination(&destination)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn end(text: &str) -> RawEnd {
@@ -99,7 +100,12 @@ mod tests {
             pid: 7,
             exe: "/usr/bin/curl".to_owned(),
             cgroup: "/user.slice/a".to_owned(),
+            ..Caller::default()
         }
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
     }
 
     #[test]
@@ -109,12 +115,12 @@ mod tests {
             r#"{"cidr":"10.0.0.0/8","port":80}"#,
         )
         .unwrap();
-        let there = "10.1.2.3:80".parse().unwrap();
+        let there = address("10.1.2.3:80");
         assert!(selector.matches(&curl(), there));
-        assert!(selector.matches(&curl(), "[::ffff:10.1.2.3]:80".parse().unwrap()));
-        assert!(!selector.matches(&curl(), "10.1.2.3:81".parse().unwrap()));
-        assert!(!selector.matches(&curl(), "11.1.2.3:80".parse().unwrap()));
-        assert!(!selector.matches(&curl(), "[::1]:80".parse().unwrap()));
+        assert!(selector.matches(&curl(), address("[::ffff:10.1.2.3]:80")));
+        assert!(!selector.matches(&curl(), address("10.1.2.3:81")));
+        assert!(!selector.matches(&curl(), address("11.1.2.3:80")));
+        assert!(!selector.matches(&curl(), address("[::1]:80")));
         assert!(!selector.matches(
             &Caller {
                 exe: "/usr/bin/wget".to_owned(),
@@ -139,20 +145,77 @@ mod tests {
         assert_eq!(select("{}", "{}").unwrap_err().field, "from");
         let nothing = RawEnd::default();
         let all = Selector::from_raw(&nothing, &nothing, true, WhenEmpty::Refuse).unwrap();
-        assert!(all.everything && all.matches(&curl(), "[2001:db8::1]:1".parse().unwrap()));
+        assert!(all.everything && all.matches(&curl(), address("[2001:db8::1]:1")));
         assert!(Selector::from_raw(&nothing, &nothing, false, WhenEmpty::MeansAll).is_ok());
         let both = Selector::from_raw(&end(r#"{"pid":1}"#), &nothing, true, WhenEmpty::Refuse);
         assert_eq!(both.unwrap_err().field, "everything");
     }
 
     #[test]
-    fn a_key_at_the_wrong_end_is_named() {
+    fn every_key_is_for_both_ends() {
+        let redis = Caller {
+            pid: 9,
+            exe: "/usr/bin/redis-check-rdb".to_owned(),
+            invoked: Some("redis-server".to_owned()),
+            cgroup: "/system.slice/redis.service".to_owned(),
+            uid: Some(107),
+            user: Some("redis".to_owned()),
+            service: Some("redis".to_owned()),
+            containers: vec!["cache-1".to_owned()],
+            unit: Some("redis.service".to_owned()),
+            netns: Some(NetnsName {
+                inode: 4_026_531_840,
+                name: Some("blue".to_owned()),
+                is_host: false,
+            }),
+            source: Some(address("10.0.0.9:4000")),
+            hosts: vec!["cache.test".into()],
+        };
+        let there = Destination {
+            address: address("10.0.0.9:4000"),
+            hosts: redis.hosts.clone(),
+            process: Some(redis.clone()),
+        };
+        for (key, other) in [
+            (r#"{"service":"redis"}"#, r#"{"service":"redis-2"}"#),
+            (r#"{"process":"redis-server"}"#, r#"{"process":"redis-cli"}"#),
+            (
+                r#"{"process":"/usr/bin/redis-*"}"#,
+                r#"{"process":"/usr/bin/redis-server"}"#,
+            ),
+            (r#"{"pid":9}"#, r#"{"pid":8}"#),
+            (r#"{"cgroup":"/system.slice"}"#, r#"{"cgroup":"/system"}"#),
+            (r#"{"container":"cache-*"}"#, r#"{"container":"cache"}"#),
+            (r#"{"unit":"redis"}"#, r#"{"unit":"redi"}"#),
+            (r#"{"user":"redis"}"#, r#"{"user":0}"#),
+            (r#"{"user":107}"#, r#"{"user":"root"}"#),
+            (r#"{"host":"*.test"}"#, r#"{"host":"test"}"#),
+            (r#"{"cidr":"10.0.0.0/8"}"#, r#"{"cidr":"11.0.0.0/8"}"#),
+            (r#"{"port":"4000-4001"}"#, r#"{"port":80}"#),
+            (r#"{"netns":"blue"}"#, r#"{"netns":"host"}"#),
+            (r#"{"netns":"4026531840"}"#, r#"{"netns":"4026531841"}"#),
+        ] {
+            for (end, expected) in [(key, true), (other, false)] {
+                let from = select(end, "{}").unwrap();
+                assert_eq!(from.matches(&redis, there.address), expected, "from {end}");
+                let to = select("{}", end).unwrap();
+                assert_eq!(
+                    to.matches(&Caller::default(), there.clone()),
+                    expected,
+                    "to {end}"
+                );
+            }
+        }
+        let to_process = select("{}", r#"{"service":"redis"}"#).unwrap();
+        assert!(
+            !to_process.matches(&redis, there.address),
+            "nobody is known to listen there"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
         for (from, to, field) in [
-            (r#"{"cidr":"10.0.0.0/8"}"#, "{}", "from.cidr"),
-            (r#"{"port":80}"#, "{}", "from.port"),
-            ("{}", r#"{"process":"nginx"}"#, "to.process"),
-            ("{}", r#"{"pid":1}"#, "to.pid"),
-            ("{}", r#"{"cgroup":"/a"}"#, "to.cgroup"),
             (r#"{"pid":0}"#, "{}", "from.pid"),
             (r#"{"cgroup":"a"}"#, "{}", "from.cgroup"),
             (r#"{"process":""}"#, "{}", "from.process"),
@@ -161,6 +224,10 @@ mod tests {
             ("{}", r#"{"port":"9-8"}"#, "to.port"),
             ("{}", r#"{"cidr":"10.0.0.1/8"}"#, "to.cidr"),
             ("{}", r#"{"cidr":"localhost"}"#, "to.cidr"),
+            ("{}", r#"{"host":"10.0.0.1"}"#, "to.host"),
+            ("{}", r#"{"service":""}"#, "to.service"),
+            (r#"{"user":"a b"}"#, "{}", "from.user"),
+            (r#"{"netns":"/run/netns/a"}"#, "{}", "from.netns"),
         ] {
             assert_eq!(select(from, to).unwrap_err().field, field, "{from} {to}");
         }

@@ -9,7 +9,8 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    Proxy, UpstreamSockets,
+    Planned, Proxy, UpstreamSockets,
+    held::Prepared,
     pump::{self, Broken},
     tap::{Opened, Taps},
     upstream::{self, UpstreamError},
@@ -36,37 +37,53 @@ pub(super) async fn carry(
         client: peer,
         listener,
     } = addresses;
-    let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
-        proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, "no original destination is known; connection reset");
-        return reset([&client]);
+    let (planned, prepared) = match proxy.held.take(&addresses) {
+        Some(Prepared { planned, server, .. }) => (planned, server),
+        None => {
+            let Some(original) = proxy.originals.take(netns_cookie, peer, listener) else {
+                proxy.counts.unknown.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "no original destination is known; connection reset");
+                return reset([&client]);
+            };
+            (proxy.plan(original, &*upstream, peer, opened), None)
+        }
     };
-    let caller = Arc::new(original.caller);
-    let faults = proxy.faults_rx.borrow().clone();
-    let plan = Plan::new(&faults, &caller, original.destination, opened);
-    drop(faults);
+    let Planned {
+        plan,
+        caller,
+        destination,
+    } = planned;
+    let address = destination.address;
     let taps = Taps::new(proxy.recorders.get().map_or_else(Vec::new, |recorders| {
         recorders.open(&Opened {
             caller: &caller,
-            destination: original.destination,
+            destination: &destination,
             netns_cookie,
             client: (peer, listener),
             at: opened,
         })
     }));
-    let stood_in = proxy.stood_in(&caller, original.destination, &upstream, peer);
+    let may_connect = plan.may_connect();
+    let unheld = prepared.is_none().then(|| (caller.clone(), destination.clone()));
     let connecting = async {
-        if let Some(stood_in) = stood_in {
-            return stood_in.map_err(UpstreamError::Socket);
+        if let Some((caller, destination)) = unheld {
+            // Its SYN was not held: the caller believes that it is connected.
+            may_connect.await;
+            if let Some(stood_in) = proxy.stood_in(&caller, &destination, &upstream, peer) {
+                return stood_in.map_err(UpstreamError::Socket);
+            }
         }
-        let server = upstream::connect(&*upstream, original.destination, peer).await?;
+        let server = match prepared {
+            Some(server) => server,
+            None => upstream::connect(&*upstream, address, peer).await?,
+        };
         if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
             let (came_in, went_on) = ((peer, listener), (local, remote));
             proxy.originals.carried(netns_cookie, came_in, went_on);
         }
         Ok(server)
     };
-    let entry = proxy.open.enter(caller, original.destination, &plan);
+    let entry = proxy.open.enter(caller, destination, &plan);
     tokio::select! {
         () = join(&proxy, &client, plan, taps, connecting) => {}
         () = entry.is_closed() => reset([&client]),
@@ -128,7 +145,7 @@ async fn join(
 }
 
 /// Where a connection came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Addresses {
     /// The listener's network namespace.
     pub(super) netns_cookie: u64,

@@ -14,7 +14,16 @@ mod mounts;
 mod tests;
 mod upstream;
 
-use std::{collections::BTreeMap, io, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::UdpSocket,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -23,6 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::upstream::raw;
 use self::{
     entry::Known,
     follower::{Command, Follower},
@@ -41,6 +51,16 @@ pub trait ListenerTable: Send + Sync + 'static {
     /// the namespace is known but its connections go straight.
     fn set(&self, netns_cookie: u64, port4: u16, port6: u16) -> Result<()>;
 
+    /// The agent takes datagrams at these ports of the namespace's `127.0.0.1` and `::1`.
+    fn set_datagrams(
+        &self,
+        _netns_cookie: u64,
+        _ports4: [u16; DATAGRAM_PORTS],
+        _ports6: [u16; DATAGRAM_PORTS],
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// The agent does not listen there any more.
     fn remove(&self, netns_cookie: u64);
 }
@@ -56,13 +76,28 @@ pub trait Serve: Send + Sync + 'static {
         sockets: Arc<dyn UpstreamSockets>,
         stop: CancellationToken,
     );
+
+    /// The same for a port that takes datagrams.
+    fn serve_datagrams(
+        &self,
+        _socket: UdpSocket,
+        _netns_cookie: u64,
+        _sockets: Arc<dyn UpstreamSockets>,
+        _stop: CancellationToken,
+    ) {
+    }
 }
+
+/// The agent's ports for datagrams in each namespace, as many as the kernel side knows.
+pub use spike_common::config::DATAGRAM_PORTS;
 
 /// The network namespaces of the host, and the agent's listeners in them.
 pub struct Namespaces {
     known: Arc<Known>,
     /// Namespaces --Command--> Follower, which alone opens and closes.
     commands: mpsc::Sender<Command>,
+    /// Ports for datagrams are wanted, too.
+    datagrams: Arc<AtomicBool>,
 }
 
 impl Namespaces {
@@ -72,9 +107,19 @@ impl Namespaces {
     pub fn new(table: Arc<dyn ListenerTable>, serve: Arc<dyn Serve>, stop: CancellationToken) -> Arc<Self> {
         let known = Arc::new(Known::new(BTreeMap::new()));
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
-        let follower = Follower::new(known.clone(), table, serve);
+        let datagrams = Arc::<AtomicBool>::default();
+        let follower = Follower::new(known.clone(), table, serve, datagrams.clone());
         tokio::spawn(follower.run(commands_rx, stop));
-        Arc::new(Self { known, commands })
+        Arc::new(Self {
+            known,
+            commands,
+            datagrams,
+        })
+    }
+
+    /// Whether ports for datagrams are to be opened, too, from the next [`Self::set_armed`] on.
+    pub fn want_datagrams(&self, wanted: bool) {
+        self.datagrams.store(wanted, Ordering::Relaxed);
     }
 
     /// Interception is wanted, or not: opens listeners in all namespaces and keeps following them, or closes them to

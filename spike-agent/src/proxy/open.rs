@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fault::pipeline::Plan,
-    model::{Caller, Selector},
+    model::{Caller, Destination, Selector},
 };
 
 /// The open connections.
@@ -28,7 +27,7 @@ struct Table {
 #[derive(Debug)]
 struct Connection {
     caller: Arc<Caller>,
-    destination: SocketAddr,
+    destination: Destination,
     /// The faults that have it.
     faults: Vec<u64>,
     close: CancellationToken,
@@ -36,7 +35,7 @@ struct Connection {
 
 impl Open {
     /// Keeps a connection for as long as the entry lives.
-    pub(super) fn enter(&self, caller: Arc<Caller>, destination: SocketAddr, plan: &Plan) -> Entry<'_> {
+    pub(super) fn enter(&self, caller: Arc<Caller>, destination: Destination, plan: &Plan) -> Entry<'_> {
         let close = CancellationToken::new();
         let mut table = self.lock();
         table.last += 1;
@@ -60,7 +59,7 @@ impl Open {
         let table = self.lock();
         let meant = table.connections.values().filter(|connection| {
             !connection.faults.contains(&fault_id)
-                && selector.matches(&connection.caller, connection.destination)
+                && selector.matches(&connection.caller, &connection.destination)
         });
         meant.map(|connection| connection.close.cancel()).count() as u64
     }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::{Proxy, UpstreamSockets, upstream};
-use crate::model::Caller;
+use crate::model::{Caller, Destination};
 
 /// Connects to where a caller wanted to go, as the caller would have.
 pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send + Sync>;
@@ -14,7 +14,8 @@ pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, io::Result<TcpStream>> + Send
 /// Answers connections in the place of their servers.
 pub trait StandIns: Send + Sync + 'static {
     /// The server's end of a connection, when it is one that is stood in for. `dial` reaches the real server.
-    fn answer(&self, caller: &Caller, destination: SocketAddr, dial: Dial) -> Option<io::Result<TcpStream>>;
+    fn answer(&self, caller: &Caller, destination: &Destination, dial: Dial)
+    -> Option<io::Result<TcpStream>>;
 }
 
 impl Proxy {
@@ -29,15 +30,15 @@ impl Proxy {
     pub(super) fn stood_in(
         &self,
         caller: &Caller,
-        destination: SocketAddr,
+        destination: &Destination,
         sockets: &Arc<dyn UpstreamSockets>,
         client: SocketAddr,
     ) -> Option<io::Result<TcpStream>> {
-        let sockets = sockets.clone();
+        let (sockets, address) = (sockets.clone(), destination.address);
         let dial: Dial = Arc::new(move || {
             let sockets = sockets.clone();
             Box::pin(async move {
-                let connected = upstream::connect(&*sockets, destination, client).await;
+                let connected = upstream::connect(&*sockets, address, client).await;
                 connected.map_err(io::Error::other)
             })
         });

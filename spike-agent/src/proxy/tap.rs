@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 
-use crate::model::{Caller, Direction};
+use crate::model::{Caller, Destination, Direction};
 
 /// Those who record connections.
 pub trait Recorders: Send + Sync + 'static {
@@ -18,7 +18,7 @@ pub struct Opened<'a> {
     /// Who called.
     pub caller: &'a Arc<Caller>,
     /// Where it wanted to go.
-    pub destination: SocketAddr,
+    pub destination: &'a Destination,
     /// The network namespace that it came from.
     pub netns_cookie: u64,
     /// The accepted socket's peer and local address.

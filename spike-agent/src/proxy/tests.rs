@@ -1,9 +1,6 @@
 //! The proxy between real loopback sockets.
 
-use std::{
-    hash::{DefaultHasher, Hasher},
-    time::Instant,
-};
+use std::hash::{DefaultHasher, Hasher};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::{
@@ -30,7 +27,7 @@ struct Everywhere(Option<SocketAddr>);
 impl Originals for Everywhere {
     fn take(&self, _: u64, _: SocketAddr, _: SocketAddr) -> Option<Original> {
         Some(Original {
-            destination: self.0?,
+            destination: self.0?.into(),
             caller: Caller::default(),
         })
     }

@@ -34,7 +34,7 @@ pub(super) async fn connect(
         .tcp(destination.is_ipv6())
         .map_err(UpstreamError::Socket)?;
     let socket = TcpSocket::from_std_stream(StdTcpStream::from(socket));
-    if let Some(source) = source(unmapped(client), destination) {
+    if let Some(source) = source(client, destination) {
         leave_port_to_connect(&socket)
             .and_then(|()| socket.bind(source))
             .map_err(|error| UpstreamError::Bind(source, error))?;
@@ -46,7 +46,8 @@ pub(super) async fn connect(
 }
 
 /// The address to bind: a redirected connection comes from loopback unless its caller bound another source.
-fn source(client: SocketAddr, destination: SocketAddr) -> Option<SocketAddr> {
+pub(super) fn source(client: SocketAddr, destination: SocketAddr) -> Option<SocketAddr> {
+    let (client, destination) = (unmapped(client), unmapped(destination));
     let is_chosen_by_kernel = matches!(
         client.ip(),
         IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST)
@@ -60,7 +61,7 @@ fn source(client: SocketAddr, destination: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// An IPv4-mapped IPv6 address as the IPv4 address that it means.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
         IpAddr::V6(_) => address,

@@ -6,12 +6,15 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
 use spike_common::address::{Address, Endpoint};
-use spike_common::socket::{Binder, ServiceKey};
+use spike_common::counter::Counter;
+use spike_common::edge::UDP;
+use spike_common::event::{NamespaceWanted, WAS_BOUND};
+use spike_common::socket::{BOUND, Binder, ServiceKey};
 use spike_common::task::Task;
 
 use super::ALLOW;
-use crate::maps::BINDERS;
-use crate::support::tasks;
+use crate::maps::{BINDERS, CONFIG, EVENTS};
+use crate::support::{counts, storage, tasks};
 
 const IPPROTO_TCP: u32 = 6;
 
@@ -45,7 +48,12 @@ fn spike_post_bind6(ctx: SockContext) -> i32 {
 fn note(ctx: &SockContext, address: Address) -> i32 {
     // SAFETY: context fields; the port is in host order here.
     let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
-    if protocol != IPPROTO_TCP {
+    if protocol == UDP {
+        // SAFETY: the context is the socket; null is checked by the helper's caller.
+        if let Some(socket) = unsafe { storage::get_or_create(ctx.sock) } {
+            socket.flags |= BOUND;
+        }
+    } else if protocol != IPPROTO_TCP {
         return ALLOW;
     }
     // SAFETY: the helper takes this context.
@@ -55,9 +63,22 @@ fn note(ctx: &SockContext, address: Address) -> i32 {
         netns,
     };
     tasks::fill(&mut binder.task);
-    let key = binder_key(netns, Endpoint::new(address, port as u16));
+    let mut key = binder_key(netns, Endpoint::new(address, port as u16));
+    if protocol == UDP {
+        key.transport = UDP;
+    }
     // Full is not a case: the least used goes.
     _ = BINDERS.insert(key, binder, 0);
+    if CONFIG.get(0).is_some_and(|config| config.tells_binds != 0) {
+        let event = NamespaceWanted {
+            netns,
+            tgid: binder.task.tgid,
+            kind: WAS_BOUND,
+        };
+        if EVENTS.output::<NamespaceWanted>(&event, 0).is_err() {
+            counts::count(Counter::EventRingFull);
+        }
+    }
     ALLOW
 }
 
@@ -67,6 +88,6 @@ pub(super) fn binder_key(netns: u64, endpoint: Endpoint) -> ServiceKey {
     ServiceKey {
         netns: if HAS_NETNS_COOKIE.load() == 0 { 0 } else { netns },
         endpoint,
-        padding: 0,
+        transport: 0,
     }
 }

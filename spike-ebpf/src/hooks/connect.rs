@@ -5,32 +5,31 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_set_retval,
-    bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval, bpf_sk_lookup_tcp,
+    bpf_sk_release,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 use spike_common::address::{Endpoint, MAPPED_WORD};
-use spike_common::chance::chosen;
-use spike_common::config::{Config, HEARTBEAT_LIMIT_NS};
+use spike_common::config::{Config, DATAGRAMS, HOLDS};
 use spike_common::counter::Counter;
 use spike_common::edge::{CLIENT, Edge, Failure, TCP, UDP};
-use spike_common::event::NamespaceWanted;
-use spike_common::rule::{Attempt, CGROUP, MAX_MASKS, MAX_REFUSALS, REDIRECT, RuleValue, depth};
-use spike_common::socket::{OWN, REDIRECTED, Socket};
-use spike_common::task::executable_hash;
+use spike_common::event::{NamespaceWanted, WANTED};
+use spike_common::rule::{REDIRECT, REDIRECT_DATAGRAMS};
+use spike_common::socket::{HELD, OWN, REDIRECTED, Socket};
 
 use super::destination::{destination4, destination6};
-use super::{ALLOW, DENY, datagrams};
-use crate::maps::{CONFIG, EVENTS, FAULTS, HEARTBEAT, LISTENERS, RULES_EXACT, RULES_PREFIX};
-use crate::support::{counts, health, names, rules, storage, tasks};
+use super::select::{live, select};
+use super::{ALLOW, DENY, datagrams, redirected};
+use crate::maps::{CONFIG, EVENTS, LISTENERS, RELEASED};
+use crate::support::{counts, health, names, storage, tasks};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 const ECONNREFUSED: i32 = 111;
 const LOOPBACK_V4: u32 = u32::from_be(0x7f00_0001);
-const LOOPBACK_INTERFACE: u32 = 1;
+pub(super) const LOOPBACK_INTERFACE: u32 = 1;
 /// tcpmux (RFC 1078), which nobody serves: where refused connections go before kernel 5.18, to be refused there.
 const REFUSING_PORT: u16 = 1;
 const TCP_LISTEN: u32 = 10;
@@ -51,17 +50,67 @@ fn spike_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn connect<const IPV6: bool>(ctx: &SockAddrContext, destination: Endpoint) -> i32 {
-    match observe(ctx, &destination) {
-        Some((config, socket)) if config.intercept.count != 0 => {
-            // Read anew: what the verifier learned of an IPv6 address until here would make it follow every way through
-            // the rules once for each thing that it learned.
-            // SAFETY: a map value.
-            let anew = unsafe { read_volatile(&raw const socket.original) };
-            let destination = if IPV6 { anew } else { destination };
-            intercept::<IPV6>(ctx, config, socket, &destination)
-        }
-        _ => ALLOW,
+    let raw = ctx.sock_addr;
+    // SAFETY: the context is valid; connect hooks always have a full socket, and null is checked.
+    let sk = unsafe { (*raw).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return ALLOW;
     }
+    // SAFETY: the context is valid while the program runs.
+    let (kind, protocol) = unsafe { ((*raw).type_, (*raw).protocol) };
+    let is_stream = kind == SOCK_STREAM && protocol == TCP;
+    let observed = if is_stream {
+        observe(ctx, &destination)
+    } else if kind == SOCK_DGRAM && protocol == UDP {
+        datagrams::observe(ctx, &destination)
+    } else {
+        None
+    };
+    let Some((config, socket)) = observed else {
+        return ALLOW;
+    };
+    let wants_datagrams = config.intercept_flags & DATAGRAMS != 0;
+    if config.intercept.count == 0 || !(is_stream || wants_datagrams) {
+        return ALLOW;
+    }
+    // Read anew: what the verifier learned of an IPv6 address until here would make it follow every way through
+    // the rules once for each thing that it learned.
+    // SAFETY: a map value.
+    let anew = unsafe { read_volatile(&raw const socket.original) };
+    let destination = if IPV6 { anew } else { destination };
+    let selected = select(config, socket, &destination, is_stream);
+    if selected.refused {
+        debug!(ctx, "refused pid {} port {}", socket.task.tgid, destination.port);
+        return refuse::<IPV6>(raw, socket, &destination);
+    }
+    let wanted = if is_stream { REDIRECT } else { REDIRECT_DATAGRAMS };
+    if selected.flags & wanted == 0 {
+        return ALLOW;
+    }
+    if !live() {
+        counts::count(Counter::EscapedHeartbeat);
+        return ALLOW;
+    }
+    let sent = if is_stream {
+        send_to_agent::<IPV6>(raw, socket, &destination)
+    } else {
+        // SAFETY: the context's socket, not null.
+        unsafe { redirected::send_to_agent::<IPV6>(raw, sk, socket, &destination) }
+    };
+    if sent.is_some() {
+        socket.flags |= REDIRECTED;
+        if is_stream && config.intercept_flags & HOLDS != 0 {
+            socket.flags |= HELD;
+            // Of an earlier try of this socket.
+            // SAFETY: the helper takes this context.
+            _ = RELEASED.remove(unsafe { bpf_get_socket_cookie(raw.cast()) });
+        }
+        debug!(
+            ctx,
+            "redirected pid {} port {}", socket.task.tgid, destination.port
+        );
+    }
+    ALLOW
 }
 
 /// Notes who connects where. Returns none for what is not to be intercepted.
@@ -69,15 +118,6 @@ fn connect<const IPV6: bool>(ctx: &SockAddrContext, destination: Endpoint) -> i3
 fn observe(ctx: &SockAddrContext, destination: &Endpoint) -> Option<(&'static Config, &'static mut Socket)> {
     let config = CONFIG.get(0)?;
     let raw = ctx.sock_addr;
-    // SAFETY: the context is valid while the program runs.
-    let (kind, protocol) = unsafe { ((*raw).type_, (*raw).protocol) };
-    if kind == SOCK_DGRAM && protocol == UDP {
-        datagrams::watch(ctx, config, destination);
-        return None;
-    }
-    if kind != SOCK_STREAM || protocol != TCP {
-        return None;
-    }
     // SAFETY: the context is valid; connect hooks always have a full socket, and null is checked.
     let socket = unsafe {
         let sk = (*raw).__bindgen_anon_1.sk;
@@ -122,87 +162,6 @@ pub(super) fn edge_to(socket: &Socket, destination: &Endpoint, transport: u32) -
     }
 }
 
-/// Finds the rules that the connection falls under and does what they say.
-#[inline(always)]
-fn intercept<const IPV6: bool>(
-    ctx: &SockAddrContext,
-    config: &'static Config,
-    socket: &mut Socket,
-    destination: &Endpoint,
-) -> i32 {
-    let attempt = Attempt {
-        task: &socket.task,
-        executable: executable_hash(&socket.task.executable),
-        destination,
-    };
-    let mut redirect = false;
-    for index in 0..MAX_MASKS {
-        if index >= config.intercept.count as usize {
-            break;
-        }
-        let rule = rules::find(
-            &config.intercept,
-            index,
-            &attempt,
-            &RULES_EXACT,
-            &RULES_PREFIX,
-            ancestor,
-        );
-        let Some(rule) = rule else { continue };
-        redirect |= rule.flags & REDIRECT != 0;
-        if refused(rule) {
-            debug!(ctx, "refused pid {} port {}", socket.task.tgid, destination.port);
-            return refuse::<IPV6>(ctx.sock_addr, socket, destination);
-        }
-    }
-    if redirect && !live() {
-        counts::count(Counter::EscapedHeartbeat);
-    } else if redirect && send_to_agent::<IPV6>(ctx.sock_addr, socket, destination).is_some() {
-        socket.flags |= REDIRECTED;
-        debug!(
-            ctx,
-            "redirected pid {} port {}", socket.task.tgid, destination.port
-        );
-    }
-    ALLOW
-}
-
-#[inline(always)]
-fn ancestor(mask: u32) -> u64 {
-    if mask & CGROUP == 0 {
-        return 0;
-    }
-    // SAFETY: the helper checks the depth.
-    unsafe { bpf_get_current_ancestor_cgroup_id(depth(mask) as i32) }
-}
-
-/// Whether one of the rule's kernel-decided faults hits.
-#[inline(always)]
-fn refused(rule: &RuleValue) -> bool {
-    for slot in 0..MAX_REFUSALS {
-        let id = rule.refusals[slot];
-        if id == 0 {
-            return false;
-        }
-        let Some(fault) = FAULTS.get_ptr_mut(id) else {
-            continue;
-        };
-        // SAFETY: a map value; the numbers that change are only added to, atomically.
-        unsafe {
-            if bpf_ktime_get_ns() >= (*fault).deadline_ns {
-                continue;
-            }
-            let n = (*fault).matched;
-            counts::add(&raw mut (*fault).matched, 1);
-            if chosen((*fault).seed, n, (*fault).threshold) {
-                counts::add(&raw mut (*fault).affected, 1);
-                return true;
-            }
-        }
-    }
-    false
-}
-
 /// Fails the connect() with ECONNREFUSED: by saying so, or by sending it where the kernel will say so.
 #[inline(always)]
 fn refuse<const IPV6: bool>(raw: *mut bpf_sock_addr, socket: &Socket, destination: &Endpoint) -> i32 {
@@ -222,16 +181,6 @@ fn refuse<const IPV6: bool>(raw: *mut bpf_sock_addr, socket: &Socket, destinatio
         unsafe { health::count_failure(stats, Failure::Refused) };
     }
     DENY
-}
-
-/// Whether the agent ran lately: a stopped one must not hold new calls.
-#[inline(always)]
-pub(super) fn live() -> bool {
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    HEARTBEAT
-        .get(0)
-        .is_some_and(|&beat| now < beat.saturating_add(HEARTBEAT_LIMIT_NS))
 }
 
 /// Points the socket at the agent's listener in its namespace, if that is alive.
@@ -269,7 +218,7 @@ fn send_to_agent<const IPV6: bool>(
 
 /// Sends the connection to a port of the caller's own loopback interface.
 #[inline(always)]
-fn redirect<const IPV6: bool>(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) {
+pub(super) fn redirect<const IPV6: bool>(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) {
     // SAFETY: these context fields are writable in connect hooks.
     unsafe {
         (*raw).user_port = u32::from(port.to_be());
@@ -320,11 +269,11 @@ fn listens(raw: *mut bpf_sock_addr, ipv4: bool, port: u16) -> bool {
 }
 
 #[inline(always)]
-fn want_namespace(socket: &Socket) {
+pub(super) fn want_namespace(socket: &Socket) {
     let event = NamespaceWanted {
         netns: socket.netns,
         tgid: socket.task.tgid,
-        padding: 0,
+        kind: WANTED,
     };
     if EVENTS.output::<NamespaceWanted>(&event, 0).is_err() {
         counts::count(Counter::EventRingFull);

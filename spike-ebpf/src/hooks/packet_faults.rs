@@ -23,7 +23,7 @@ use spike_common::packet_fault::{
 use spike_common::socket::{DATAGRAMS, REDIRECTED, SERVER, Socket};
 use spike_common::task::executable_hash;
 
-use super::connect::live;
+use super::select::live;
 use super::tap::owner;
 use crate::maps::{
     PACKET_CGROUPS, PACKET_COUNTS, PACKET_FAULTS, PACKET_FLOWS, PACKET_LINKS, PACKET_SCRATCH, PACKET_STATES,

@@ -4,8 +4,9 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
-    BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock, bpf_sock_ops,
+    BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
+    bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns};
 use aya_ebpf::macros::sock_ops;
@@ -14,11 +15,12 @@ use spike_common::address::{Address, Endpoint};
 use spike_common::counter::Counter;
 use spike_common::edge::{Edge, SERVER as SERVER_ROLE, TCP};
 use spike_common::socket::{
-    CALLEE, ENDED, Flow, FlowKey, LISTENER, OPENED, OWN, REDIRECTED, SERVER, ServiceKey, Socket,
+    CALLEE, ENDED, Flow, FlowKey, HELD, LISTENER, OPENED, OWN, REDIRECTED, SERVER, ServiceKey, Socket,
 };
 use spike_common::task::Task;
 
 use super::bind::{HAS_NETNS_COOKIE, binder_key};
+use super::held;
 use crate::maps::{BINDERS, CONFIG, FLOWS, REDIRECTS, SERVICES};
 use crate::support::{counts, handshakes, health, storage};
 
@@ -34,6 +36,7 @@ fn spike_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_CONNECT_CB => _ = connecting(&ctx),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => _ = connected(&ctx),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => _ = accepted(&ctx),
+        BPF_SOCK_OPS_RTO_CB => held::timer(&ctx),
         BPF_SOCK_OPS_STATE_CB => _ = state_changed(&ctx),
         BPF_SOCK_OPS_RETRANS_CB => _ = retransmitted(&ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => _ = listening(&ctx),
@@ -55,21 +58,40 @@ fn connecting(ctx: &SockOpsContext) -> Option<()> {
     if socket.flags & REDIRECTED != 0 && REDIRECTS.insert(key, flow, 0).is_err() {
         counts::count(Counter::RedirectsFull);
     }
+    let mut wanted = 0;
     if socket.edge != 0 {
-        _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+        wanted |= BPF_SOCK_OPS_STATE_CB_FLAG;
     }
+    if socket.flags & HELD != 0 {
+        wanted |= BPF_SOCK_OPS_RTO_CB_FLAG;
+    }
+    call_back(ctx, wanted, 0);
     Some(())
 }
 
 #[inline(always)]
 fn connected(ctx: &SockOpsContext) -> Option<()> {
     let socket = state(ctx)?;
+    if socket.flags & HELD != 0 {
+        call_back(ctx, 0, BPF_SOCK_OPS_RTO_CB_FLAG);
+    }
     // The callee of a redirected connection is the agent, which is never drawn. What the agent opens for it is noted: its
     // callee is to count nothing either.
     if socket.flags & REDIRECTED == 0 {
         handshakes::offer(ctx, socket);
     }
     opened(ctx, socket)
+}
+
+/// Has the kernel call for more, and for less. What is asked for already may be another agent's wish.
+#[inline(always)]
+fn call_back(ctx: &SockOpsContext, more: u32, less: u32) {
+    // SAFETY: a context field.
+    let before = unsafe { (*ctx.ops).bpf_sock_ops_cb_flags };
+    let wanted = (before | more) & !less;
+    if wanted != before {
+        _ = ctx.set_cb_flags(wanted as i32);
+    }
 }
 
 /// A listener's child is established: its caller is on this host and already counted, or the edge starts here.
@@ -97,7 +119,7 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
     if let Some(edge) = caller.or_else(|| handshakes::take(ctx, &socket.task)) {
         socket.edge = edge;
         socket.flags = CALLEE;
-        _ = ctx.set_cb_flags(BPF_SOCK_OPS_RETRANS_CB_FLAG as i32);
+        call_back(ctx, BPF_SOCK_OPS_RETRANS_CB_FLAG, 0);
         return None;
     }
     let edge = Edge {
@@ -123,7 +145,7 @@ fn accepted(ctx: &SockOpsContext) -> Option<()> {
     {
         counts::count(Counter::FlowsFull);
     }
-    _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG, 0);
     opened(ctx, socket)
 }
 

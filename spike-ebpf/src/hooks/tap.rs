@@ -168,6 +168,10 @@ fn wanted(config: &'static Config, caller: &Task, destinations: &[Endpoint; 2]) 
             let attempt = Attempt {
                 task: caller,
                 executable,
+                // Of a flow these are not kept; there are no such rules for captures.
+                comm: 0,
+                name: 0,
+                netns: 0,
                 destination,
             };
             // A flow's ancestors are no longer known: captures file their rules under the process's own cgroup.

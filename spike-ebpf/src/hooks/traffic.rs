@@ -5,10 +5,13 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use spike_common::edge::EdgeStats;
 use spike_common::histogram::{BUCKETS, bucket};
-use spike_common::socket::{ADOPTED, ASKED, CALLEE, ENDED, IN_KNOWN, OUT_KNOWN, SERVER, Socket};
+use spike_common::socket::{
+    ADOPTED, ANSWERS, ASKED, BOUND, CALLEE, DATAGRAMS, DATAGRAMS_REDIRECTED, ENDED, IN_KNOWN, OUT_KNOWN,
+    SERVER, Socket,
+};
 
-use super::ALLOW;
-use crate::support::headers::{FIN, RST, Segment};
+use super::{ALLOW, held, redirected};
+use crate::support::headers::{ACK, FIN, RST, SYN, Segment};
 use crate::support::{counts, health, names, sampling, storage};
 
 /// A jump in sequence numbers beyond the largest window (RFC 7323: 2^30) is not a gap but a misread.
@@ -19,19 +22,26 @@ const LOOK_EVERY: u32 = 16;
 
 #[cgroup_skb(egress)]
 fn spike_egress(ctx: SkBuffContext) -> i32 {
-    _ = traffic(&ctx, true);
+    let Some(segment) = Segment::read(&ctx) else {
+        return ALLOW;
+    };
+    if segment.flags & (SYN | ACK) == SYN {
+        return held::syn(&ctx);
+    }
+    _ = traffic(&ctx, &segment, true);
     ALLOW
 }
 
 #[cgroup_skb(ingress)]
 fn spike_ingress(ctx: SkBuffContext) -> i32 {
-    _ = traffic(&ctx, false);
+    if let Some(segment) = Segment::read(&ctx) {
+        _ = traffic(&ctx, &segment, false);
+    }
     ALLOW
 }
 
 #[inline(always)]
-fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
-    let segment = Segment::read(ctx)?;
+fn traffic(ctx: &SkBuffContext, segment: &Segment, egress: bool) -> Option<()> {
     let ends = segment.flags & (FIN | RST) != 0;
     if segment.payload == 0 && !ends {
         return None;
@@ -51,15 +61,23 @@ fn traffic(ctx: &SkBuffContext, egress: bool) -> Option<()> {
     if socket.flags & CALLEE != 0 {
         return None;
     }
+    if segment.is_datagram {
+        if egress && socket.flags & DATAGRAMS_REDIRECTED != 0 {
+            // SAFETY: a full socket, not null.
+            _ = unsafe { redirected::note(ctx, sk, socket) };
+        } else if !egress && socket.flags & (BOUND | DATAGRAMS) == BOUND {
+            socket.flags |= ANSWERS;
+        }
+    }
     let stats = counts::stats(socket.edge)?;
     if segment.is_datagram {
-        return datagram(ctx, socket, stats, &segment, egress);
+        return datagram(ctx, socket, stats, segment, egress);
     }
     if sampling::sampled(ctx, socket) {
-        sampling::copy(ctx, socket, stats, &segment, egress);
+        sampling::copy(ctx, socket, stats, segment, egress);
     }
     if segment.payload != 0 {
-        let fresh = advance(socket, &segment, egress);
+        let fresh = advance(socket, segment, egress);
         if fresh != 0 {
             record(socket, stats, egress, fresh);
         } else if !egress {

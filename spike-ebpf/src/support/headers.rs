@@ -16,7 +16,9 @@ pub(crate) const IPPROTO_UDP: u8 = 17;
 const UDP_HEADER: u32 = 8;
 /// TCP flags.
 pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
 
 /// What the traffic hook needs of a TCP segment or a UDP datagram.
 pub(crate) struct Segment {

@@ -29,5 +29,5 @@ pub(crate) fn find(
         // SAFETY: values are replaced whole by the agent and not freed while a program runs.
         unsafe { exact.get(key) }
     };
-    value.filter(|value| value.covers(attempt.destination.port))
+    value.filter(|value| value.covers(attempt))
 }

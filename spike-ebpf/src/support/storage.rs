@@ -5,9 +5,9 @@ use core::ptr::null_mut;
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use spike_common::socket::Socket;
+use spike_common::socket::{DatagramSlots, Socket};
 
-use crate::maps::SOCKETS;
+use crate::maps::{DATAGRAM_SLOTS, SOCKETS};
 
 /// The socket's state, if it has one.
 ///
@@ -32,4 +32,22 @@ pub(crate) unsafe fn get_or_create(sk: *mut bpf_sock) -> Option<&'static mut Soc
     let socket = unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast::<c_void>(), null_mut(), flags) };
     // SAFETY: as in `get`.
     unsafe { socket.cast::<Socket>().as_mut() }
+}
+
+/// Where the datagrams of a UDP socket were meant to go, if any went to the agent.
+///
+/// # Safety
+/// As [`get`].
+#[inline(always)]
+pub(crate) unsafe fn slots(sk: *mut bpf_sock, create: bool) -> Option<&'static mut DatagramSlots> {
+    let flags = if create {
+        u64::from(BPF_SK_STORAGE_GET_F_CREATE)
+    } else {
+        0
+    };
+    // SAFETY: the caller's promise; without a value the kernel zeroes a new one.
+    let slots =
+        unsafe { bpf_sk_storage_get(DATAGRAM_SLOTS.as_ptr(), sk.cast::<c_void>(), null_mut(), flags) };
+    // SAFETY: as in `get`.
+    unsafe { slots.cast::<DatagramSlots>().as_mut() }
 }

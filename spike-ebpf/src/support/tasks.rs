@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_uid_gid,
     bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
-use spike_common::task::{EXECUTABLE_LEN, Task};
+use spike_common::task::{COMM_LEN, EXECUTABLE_LEN, Task, comm_hash};
 
 /// `task_struct.mm`: an offset in bytes from the kernel's BTF, set by the agent before loading; this and those below
 /// are 0 when it could not be read.
@@ -21,6 +21,23 @@ static OFFSET_FILE_DENTRY: Global<u32> = Global::new(0);
 /// `dentry.d_name.name`.
 #[unsafe(no_mangle)]
 static OFFSET_DENTRY_NAME: Global<u32> = Global::new(0);
+
+/// `task_struct.group_leader`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_LEADER: Global<u32> = Global::new(0);
+/// `task_struct.comm`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_COMM: Global<u32> = Global::new(0);
+
+/// `task_struct.signal`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_SIGNAL: Global<u32> = Global::new(0);
+/// `signal_struct.flags`.
+#[unsafe(no_mangle)]
+static OFFSET_SIGNAL_FLAGS: Global<u32> = Global::new(0);
+
+/// `SIGNAL_GROUP_EXIT`: the whole process is to end. Set by kill(2) itself, long before the last descriptor is closed.
+const ENDING: u32 = 4;
 
 /// The current process's id in the initial pid namespace.
 #[inline(always)]
@@ -61,6 +78,55 @@ fn fill_executable(out: &mut [u8; EXECUTABLE_LEN]) -> Option<()> {
         bpf_probe_read_kernel_str(out.as_mut_ptr().cast(), EXECUTABLE_LEN as u32, name as *const _)
     };
     (length > 1).then_some(())
+}
+
+/// The hash of the current process's name: its first thread's, as others may have names of their own. 0 when it cannot
+/// be read.
+#[inline(always)]
+pub(crate) fn comm() -> u64 {
+    if OFFSET_TASK_LEADER.load() == 0 {
+        return 0;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let Some(leader) = follow(task, OFFSET_TASK_LEADER.load()) else {
+        return 0;
+    };
+    let mut name = [0_u8; COMM_LEN];
+    // SAFETY: the helper writes at most the given length and checks the source.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(
+            name.as_mut_ptr().cast(),
+            COMM_LEN as u32,
+            (leader + u64::from(OFFSET_TASK_COMM.load())) as *const _,
+        )
+    };
+    if length > 1 { comm_hash(&name) } else { 0 }
+}
+
+/// Where the kernel keeps the flags of the current process; none when that is unknown.
+#[inline(always)]
+pub(crate) fn flags_address() -> Option<u64> {
+    if OFFSET_TASK_SIGNAL.load() == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let signal = follow(task, OFFSET_TASK_SIGNAL.load())?;
+    Some(signal + u64::from(OFFSET_SIGNAL_FLAGS.load()))
+}
+
+/// Whether the process whose flags are at `address` was told to end, and can do nothing any more. The address is good as
+/// long as the process has descriptors, and so as long as the hooks are attached.
+#[inline(always)]
+pub(crate) fn is_ending(address: u64) -> bool {
+    if OFFSET_TASK_SIGNAL.load() == 0 || address == 0 {
+        return false;
+    }
+    let mut flags = 0_u32;
+    // SAFETY: the helper writes 4 bytes into a local and checks the source.
+    let result = unsafe { bpf_probe_read_kernel((&raw mut flags).cast(), 4, address as *const _) };
+    result == 0 && flags & ENDING != 0
 }
 
 /// The pointer at `base + offset` in kernel memory; none when it is null or unreadable.

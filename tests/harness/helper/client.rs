@@ -22,6 +22,15 @@ pub(super) fn ask(address: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Connects, and tells after how many milliseconds the kernel said so.
+pub(super) fn connect(address: &str) -> io::Result<()> {
+    let start = Instant::now();
+    let outcome = TcpStream::connect(address);
+    println!("after {}", start.elapsed().as_millis());
+    println!("peer {}", outcome?.peer_addr()?);
+    Ok(())
+}
+
 /// Connects and reads until the end without a word of its own.
 pub(super) fn listen_first(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
@@ -81,7 +90,7 @@ pub(super) fn nonblocking(address: &str) -> io::Result<()> {
         revents: 0,
     };
     // SAFETY: one entry, as said.
-    if unsafe { libc::poll(&raw mut poll, 1, 5_000) } != 1 {
+    if unsafe { libc::poll(&raw mut poll, 1, 10_000) } != 1 {
         return Err(io::Error::other("poll() waited in vain"));
     }
     let mut stream = TcpStream::from(socket);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 use spike_common::socket::FlowKey;
+use spike_common::task::Task;
 
 use super::Parts;
 use crate::model::Caller;
@@ -27,6 +28,9 @@ pub(super) struct Leg {
     /// The cookie of the application's socket.
     pub(super) cookie: u64,
     pub(super) caller: Caller,
+    pub(super) task: Task,
+    /// The cookie of the application's network namespace.
+    pub(super) netns: u64,
     /// Where the application asked to go.
     pub(super) original: SocketAddr,
 }
@@ -53,10 +57,13 @@ impl Legs {
         let Some(flow) = parts.kernel.flow(&key) else {
             return;
         };
-        let task = &flow.task;
+        let mut caller = parts.known.process(&flow.task);
+        caller.source = Some(client.0);
         let leg = Leg {
             cookie: flow.cookie,
-            caller: parts.processes.caller(task.tgid, task.cgroup, task.name()),
+            caller,
+            task: flow.task,
+            netns,
             original: flow.original.socket_addr(),
         };
         let mut by_ends = self.by_ends.lock().unwrap_or_else(PoisonError::into_inner);

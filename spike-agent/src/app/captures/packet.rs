@@ -9,7 +9,7 @@ use spike_common::packet::{FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SENDS
 use super::legs::Leg;
 use crate::capture::record::LinkType;
 use crate::capture::rewrite::{Rewrite, rewrite};
-use crate::model::{Caller, Selector};
+use crate::model::{Caller, Destination, Selector};
 
 /// One connection in so many, by its ends as the application has them; both legs of one alike.
 pub(super) fn is_sampled(
@@ -31,22 +31,24 @@ pub(super) fn is_sampled(
     hasher.finish().is_multiple_of(u64::from(sample))
 }
 
-/// The agent's fine decision, where the kernel may have chosen too much.
+/// The agent's fine decision, where the kernel may have chosen too much. `called` tells what is known of an address.
 pub(super) fn wants(
     selector: &Selector,
     header: &PacketHeader,
     caller: Option<&Caller>,
     ends: Option<(SocketAddr, SocketAddr)>,
+    called: impl Fn(SocketAddr) -> Destination,
 ) -> bool {
     if selector.is_empty() {
         return true;
     }
     let nobody = Caller::default();
     if header.flags & TASK_KNOWN != 0 {
-        return selector.matches(caller.unwrap_or(&nobody), header.original.socket_addr());
+        let destination = called(header.original.socket_addr());
+        return selector.matches(caller.unwrap_or(&nobody), &destination);
     }
     ends.is_some_and(|(source, destination)| {
-        selector.matches(&nobody, destination) || selector.matches(&nobody, source)
+        selector.matches(&nobody, called(destination)) || selector.matches(&nobody, called(source))
     })
 }
 

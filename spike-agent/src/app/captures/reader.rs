@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spike_common::counter::Counter;
+use spike_common::edge::TCP;
 use spike_common::packet::{
-    EGRESS, FLOW_OWN, FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SERVES, link_key,
+    EGRESS, FLOW_OWN, FLOW_REDIRECTED, PacketHeader, TASK_KNOWN, TASK_SENDS, TASK_SERVES, link_key,
 };
 
 use super::flows::{Decision, FlowId, Flows};
@@ -218,12 +219,17 @@ impl Reader {
             .and_then(|ends| captures.legs.find(ends));
         let known = header.flags & TASK_KNOWN != 0;
         let caller = (known && header.flags & TASK_SERVES == 0).then(|| {
-            let task = &header.task;
-            captures
-                .parts
-                .processes
-                .caller(task.tgid, task.cgroup, task.name())
+            let mut caller = captures.parts.known.process(&header.task);
+            caller.source = packet.ends.map(|(source, destination)| {
+                if header.flags & TASK_SENDS != 0 {
+                    source
+                } else {
+                    destination
+                }
+            });
+            caller
         });
+        let netns = captures.netns(header.slot);
         let mut chosen = Vec::new();
         for (index, watched) in self.watched.iter().enumerate() {
             let session = &watched.session;
@@ -236,12 +242,21 @@ impl Reader {
                     _ if !agent => false,
                     None if session.selector.is_empty() => true,
                     None => return None,
-                    Some(leg) => session.selector.matches(&leg.caller, leg.original),
+                    Some(leg) => {
+                        let known = &captures.parts.known;
+                        let to = &session.selector.to;
+                        let called = known.describe(to, leg.netns, &leg.task, leg.original, TCP);
+                        session.selector.matches(&leg.caller, &called)
+                    }
                 }
             } else {
                 let is_intercepted = header.flags & FLOW_REDIRECTED != 0;
+                let called = |address| {
+                    let known = &captures.parts.known;
+                    known.describe(&session.selector.to, netns, &header.task, address, TCP)
+                };
                 (application || !is_intercepted)
-                    && wants(&session.selector, header, caller.as_ref(), packet.ends)
+                    && wants(&session.selector, header, caller.as_ref(), packet.ends, called)
             };
             if is_wanted && is_sampled(session.sample, header, leg.as_deref(), packet.ends) {
                 chosen.push((index, position));

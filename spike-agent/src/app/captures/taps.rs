@@ -112,7 +112,7 @@ impl Captures {
         if running
             .sessions
             .iter()
-            .any(|session| session.selector.from.cgroup.is_some())
+            .any(|session| session.selector.names_what_changes())
         {
             _ = self.follow(&running);
         }
@@ -129,6 +129,7 @@ impl Captures {
                 &selectors,
                 &|path: &str| self.parts.cgroups.leaves(path),
                 &self.parts.capabilities,
+                &*self.parts.known,
             )
         };
         // A filter sees what it looks at, however little is kept.

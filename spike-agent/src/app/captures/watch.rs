@@ -85,10 +85,11 @@ impl Captures {
         let mut edges = self.parts.kernel.edges().ok()?;
         edges.retain(|sample| {
             let task = &sample.edge.task;
-            let caller = self.parts.processes.caller(task.tgid, task.cgroup, task.name());
-            session
-                .selector
-                .matches(&caller, sample.edge.destination.socket_addr())
+            let known = &self.parts.known;
+            let (to, netns) = (&session.selector.to, self.parts.kernel.own_netns());
+            let address = sample.edge.destination.socket_addr();
+            let called = known.describe(to, netns, task, address, sample.edge.transport);
+            session.selector.matches(&known.process(task), &called)
         });
         let decoded = self.calls.get().map_or_else(HashMap::new, |calls| {
             calls.decoded(edges.iter().map(|sample| sample.id))

@@ -170,7 +170,7 @@ fn resolved(
 
 impl Captures {
     /// The cookie of a namespace by its number.
-    fn netns(&self, slot: u32) -> u64 {
+    pub(super) fn netns(&self, slot: u32) -> u64 {
         if slot == 0 {
             return self.parts.kernel.own_netns();
         }

@@ -5,7 +5,9 @@ mod packet;
 use std::fmt::Display;
 
 use crate::model::{
-    Direction, Distribution, Existing, RawEffect, RawEnd, RawFault, selector::RawPort, view::FaultView,
+    Direction, Distribution, Existing, RawEffect, RawEnd, RawFault,
+    selector::{RawPort, RawUser},
+    view::FaultView,
 };
 
 /// A fault in a sentence, with every default filled in.
@@ -59,6 +61,12 @@ pub(super) fn effect(effect: &RawEffect) -> String {
             .map(|after| format!(" after {after}"))
             .unwrap_or_default()
     };
+    let spread = |jitter: &Option<String>| {
+        jitter
+            .as_ref()
+            .map(|jitter| format!(" ±{jitter}"))
+            .unwrap_or_default()
+    };
     match effect {
         RawEffect::Latency {
             delay,
@@ -66,16 +74,16 @@ pub(super) fn effect(effect: &RawEffect) -> String {
             distribution,
             direction: way,
         } => {
-            let jitter = jitter
-                .as_ref()
-                .map(|jitter| format!(" ±{jitter}"))
-                .unwrap_or_default();
             let distribution = match distribution {
                 None | Some(Distribution::Uniform) => "",
                 Some(Distribution::Normal) => " normal",
                 Some(Distribution::Pareto) => " pareto",
             };
-            format!("latency {delay}{jitter}{distribution}{}", direction(*way))
+            format!(
+                "latency {delay}{}{distribution}{}",
+                spread(jitter),
+                direction(*way)
+            )
         }
         RawEffect::Reset { after: time } => format!("reset{}", after(time)),
         RawEffect::Timeout {
@@ -84,6 +92,16 @@ pub(super) fn effect(effect: &RawEffect) -> String {
         } => format!("timeout{}{}", after(time), direction(*way)),
         RawEffect::Refuse {} => "refuse".to_owned(),
         RawEffect::Bandwidth { rate, direction: way } => format!("bandwidth {rate}{}", direction(*way)),
+        RawEffect::Unreachable {} => "unreachable".to_owned(),
+        RawEffect::ConnectTimeout { after: time } => format!("connect_timeout{}", after(time)),
+        RawEffect::ConnectDelay { delay, jitter } => format!("connect_delay {delay}{}", spread(jitter)),
+        RawEffect::UdpDelay {
+            delay,
+            jitter,
+            direction: way,
+        } => format!("udp_delay {delay}{}{}", spread(jitter), direction(*way)),
+        RawEffect::UdpDrop { direction: way } => format!("udp_drop{}", direction(*way)),
+        RawEffect::UdpDuplicate { direction: way } => format!("udp_duplicate{}", direction(*way)),
         RawEffect::SlowClose {
             delay,
             direction: way,
@@ -136,12 +154,22 @@ fn end(end: &RawEnd) -> String {
         RawPort::Number(number) => number.to_string(),
         RawPort::Text(text) => text.clone(),
     });
+    let user = end.user.as_ref().map(|user| match user {
+        RawUser::Id(id) => id.to_string(),
+        RawUser::Name(name) => name.clone(),
+    });
     let pairs = [
+        pair("service", end.service.as_ref().map(|value| value as _)),
         pair("process", end.process.as_ref().map(|value| value as _)),
         pair("pid", end.pid.as_ref().map(|value| value as _)),
         pair("cgroup", end.cgroup.as_ref().map(|value| value as _)),
+        pair("container", end.container.as_ref().map(|value| value as _)),
+        pair("unit", end.unit.as_ref().map(|value| value as _)),
+        pair("user", user.as_ref().map(|value| value as _)),
+        pair("host", end.host.as_ref().map(|value| value as _)),
         pair("cidr", end.cidr.as_ref().map(|value| value as _)),
         pair("port", port.as_ref().map(|value| value as _)),
+        pair("netns", end.netns.as_ref().map(|value| value as _)),
     ];
     let said: Vec<String> = pairs.into_iter().flatten().collect();
     if said.is_empty() {

@@ -59,7 +59,7 @@ fn values_out_of_range_are_named() {
         (r#"{"interfaces":[""]}"#, "interfaces[0]"),
         (r#"{"interfaces":["a/b"]}"#, "interfaces[0]"),
         (r#"{"interfaces":["lo@../x"]}"#, "interfaces[0]"),
-        (r#"{"to":{"pid":1}}"#, "to.pid"),
+        (r#"{"to":{"pid":0}}"#, "to.pid"),
     ] {
         assert_eq!(capture(body).unwrap_err().field, field, "{body}");
     }

@@ -4,15 +4,35 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::model::{FieldError, RawEnd, selector::RawPort};
+use crate::model::{
+    FieldError, RawEnd,
+    selector::{RawPort, RawUser},
+};
+
+/// What an end can be chosen by.
+const KEYS: [&str; 11] = [
+    "service",
+    "process",
+    "pid",
+    "cgroup",
+    "container",
+    "unit",
+    "user",
+    "host",
+    "cidr",
+    "port",
+    "netns",
+];
 
 /// Which calls, in words.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EndWords {
-    /// Who calls: process=NAME|GLOB|PATH, pid=PID, cgroup=PATH; all that are given must match
+    /// Who calls: service=, process=, pid=, cgroup=, container=, unit=, user=, host=, cidr=, port=, netns=; all that
+    /// are given must match
     #[arg(long, value_name = "KEY=VALUE[,..]")]
     from: Vec<String>,
-    /// What is called: port=PORT|FIRST-LAST, cidr=ADDRESS[/BITS]; all that are given must match
+    /// What is called: the same keys, such as port=PORT|FIRST-LAST, host=NAME, cidr=ADDRESS[/BITS]; all that are given
+    /// must match
     #[arg(long, value_name = "KEY=VALUE[,..]")]
     to: Vec<String>,
 }
@@ -40,18 +60,35 @@ fn read(words: &[String]) -> Result<RawEnd, FieldError> {
         };
         let text = || Ok(value.to_owned());
         match key {
+            "service" => set(&mut end.service, key, text())?,
             "process" => set(&mut end.process, key, text())?,
             "pid" => set(&mut end.pid, key, number(value))?,
             "cgroup" => set(&mut end.cgroup, key, text())?,
+            "container" => set(&mut end.container, key, text())?,
+            "unit" => set(&mut end.unit, key, text())?,
+            "user" => set(&mut end.user, key, text().map(RawUser::Name))?,
+            "host" => set(&mut end.host, key, text())?,
             "cidr" => set(&mut end.cidr, key, text())?,
             "port" => set(&mut end.port, key, Ok(port(value)))?,
-            _ => {
-                let message = "no such key: --from takes process, pid and cgroup, --to takes cidr and port";
-                return Err(FieldError::new(key, message));
-            }
+            "netns" => set(&mut end.netns, key, text())?,
+            _ => return Err(FieldError::new(key, no_such_key(key))),
         }
     }
     Ok(end)
+}
+
+/// Names the key that was probably meant, and all there are.
+fn no_such_key(key: &str) -> String {
+    let all = KEYS.join(", ");
+    let distance = |known: &&&str| strsim::damerau_levenshtein(known, key);
+    match KEYS
+        .iter()
+        .min_by_key(distance)
+        .filter(|known| distance(known) <= 2)
+    {
+        Some(meant) => format!("no such key, did you mean {meant}? There are {all}"),
+        None => format!("no such key; there are {all}"),
+    }
 }
 
 /// Splits at commas, but not within the braces of a glob such as `process={curl,wget}`.

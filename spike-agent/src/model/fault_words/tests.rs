@@ -31,6 +31,12 @@ fn every_effect_has_its_words() {
         ("timeout --after 1s", "timeout"),
         ("refuse", "refuse"),
         ("bandwidth --rate 1mbit --direction request", "bandwidth"),
+        ("unreachable", "unreachable"),
+        ("connect_timeout --after 5s", "connect_timeout"),
+        ("connect-delay --delay 1s --jitter 10ms", "connect_delay"),
+        ("udp_delay --delay 1s", "udp_delay"),
+        ("udp_drop --direction both", "udp_drop"),
+        ("udp_duplicate", "udp_duplicate"),
         ("loss --percent-loss 0.1 -i eth0", "loss"),
         ("loss --gemodel 1,25,100,0.1 -i eth0", "loss"),
         (

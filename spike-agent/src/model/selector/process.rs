@@ -53,6 +53,14 @@ impl ProcessPattern {
         (!self.text.contains(['/', '*', '?', '[', ']', '{', '}', '\\'])).then_some(self.text.as_str())
     }
 
+    /// The name of the file, when that is plain: of a path its last part.
+    pub fn file_name(&self) -> Option<&str> {
+        let name = self.text.rsplit('/').next().unwrap_or(&self.text);
+        // Braces and brackets may hold a slash.
+        let is_plain = !self.text.contains(['[', ']', '{', '}', '\\']) && !name.contains(['*', '?']);
+        (is_plain && !name.is_empty()).then_some(name)
+    }
+
     /// Does the executable at `exe` match? `exe` is a full path, or a bare name if that is all that is known.
     pub fn matches(&self, exe: &str) -> bool {
         if self.text.contains('/') {

@@ -44,6 +44,9 @@ pub struct InterceptView {
     pub armed: bool,
     /// Network namespaces in which connections can be intercepted, or why they cannot.
     pub namespaces: Vec<NamespaceView>,
+    /// Why callers are told that they are connected before the server has answered; none where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_held: Option<String>,
 }
 
 /// A network namespace.

@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -12,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ListenerTable, Serve,
-    inside::{Loopback, Opened},
+    inside::{self, Datagrams, Loopback, Opened},
     upstream::{Here, Inside},
 };
 use crate::{
@@ -79,6 +83,7 @@ pub(super) struct Open {
     inside: Option<Arc<Inside>>,
     /// Ends the listeners, and what follows the loopback interface.
     stop: CancellationToken,
+    has_datagrams: AtomicBool,
 }
 
 /// What the kernel was told; changed under one lock, so that nothing is said of a namespace after its removal.
@@ -125,9 +130,41 @@ impl Open {
             }),
             inside,
             stop,
+            has_datagrams: AtomicBool::new(false),
         });
         tokio::spawn(open.clone().follow(changes));
         Ok(open)
+    }
+
+    /// Are its ports for datagrams open?
+    pub(super) fn has_datagrams(&self) -> bool {
+        self.has_datagrams.load(Ordering::Relaxed)
+    }
+
+    /// Opens its ports for datagrams; blocks.
+    pub(super) fn open_datagrams(&self) -> io::Result<Datagrams> {
+        match &self.inside {
+            Some(inside) => inside.open_datagrams(),
+            None => inside::open_datagrams(),
+        }
+    }
+
+    /// Hands the ports to `serve` and tells the kernel.
+    pub(super) fn serve_datagrams(&self, opened: Datagrams, serve: &dyn Serve) -> Result<()> {
+        for socket in opened.sockets {
+            let sockets: Arc<dyn UpstreamSockets> = match &self.inside {
+                Some(inside) => inside.clone(),
+                None => Arc::new(Here),
+            };
+            serve.serve_datagrams(socket, self.cookie, sockets, self.stop.clone());
+        }
+        self.has_datagrams.store(true, Ordering::Relaxed);
+        let told = lock(&self.told);
+        if told.closed {
+            return Ok(());
+        }
+        self.table
+            .set_datagrams(self.cookie, opened.ports4, opened.ports6)
     }
 
     /// Looks at the loopback interface and tells the kernel what changed.

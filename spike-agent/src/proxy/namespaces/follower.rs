@@ -1,6 +1,14 @@
 //! Keeps the known namespaces in step with the host while interception is wanted; it alone opens and closes.
 
-use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::{
@@ -50,11 +58,18 @@ pub(super) struct Follower {
     serve: Arc<dyn Serve>,
     door: Arc<Door>,
     armed: bool,
+    datagrams: Arc<AtomicBool>,
 }
 
 impl Follower {
-    pub(super) fn new(known: Arc<Known>, table: Arc<dyn ListenerTable>, serve: Arc<dyn Serve>) -> Self {
+    pub(super) fn new(
+        known: Arc<Known>,
+        table: Arc<dyn ListenerTable>,
+        serve: Arc<dyn Serve>,
+        datagrams: Arc<AtomicBool>,
+    ) -> Self {
         Self {
+            datagrams,
             known,
             table,
             serve,
@@ -209,6 +224,7 @@ impl Follower {
             },
         };
         if let Some(open) = known {
+            self.keep_datagrams(&open).await?;
             return open.refresh();
         }
         let name = place.name.clone();
@@ -225,7 +241,7 @@ impl Follower {
         };
         let (kind, result) = match opened {
             Ok(open) => {
-                let result = open.refresh();
+                let result = self.keep_datagrams(&open).await.and_then(|()| open.refresh());
                 (Kind::Open(open), result)
             }
             Err(failure) => {
@@ -241,6 +257,16 @@ impl Follower {
         };
         lock(&self.known).insert(inode, entry);
         result
+    }
+
+    /// Sees to it that the agent takes datagrams in a namespace, when that is wanted.
+    async fn keep_datagrams(&self, open: &Arc<Open>) -> Result<()> {
+        if !self.datagrams.load(Ordering::Relaxed) || open.has_datagrams() {
+            return Ok(());
+        }
+        let inside = open.clone();
+        let opened = spawn_blocking(move || inside.open_datagrams()).await?;
+        open.serve_datagrams(opened.context("open ports for datagrams")?, &*self.serve)
     }
 
     /// Says so once, and lets the kernel know the namespace, so that it does not ask for it at each connection.

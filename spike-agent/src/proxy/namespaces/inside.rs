@@ -3,11 +3,11 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use super::ListenerTable;
+use super::{DATAGRAM_PORTS, ListenerTable};
 use anyhow::{Context, Result};
 use netlink_sys::{Socket as Netlink, protocols::NETLINK_ROUTE};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -117,6 +117,55 @@ impl Loopback {
         self.probe6 = self.probe6.take_if(|probe| bind(probe, &address).is_err());
         self.probe6.is_none()
     }
+}
+
+/// The agent's ports for datagrams in a namespace.
+pub(super) struct Datagrams {
+    pub(super) sockets: Vec<UdpSocket>,
+    pub(super) ports4: [u16; DATAGRAM_PORTS],
+    /// All 0 without IPv6.
+    pub(super) ports6: [u16; DATAGRAM_PORTS],
+}
+
+/// Opens the ports for datagrams.
+pub(super) fn open_datagrams() -> io::Result<Datagrams> {
+    let mut opened = Datagrams {
+        sockets: Vec::new(),
+        ports4: [0; DATAGRAM_PORTS],
+        ports6: [0; DATAGRAM_PORTS],
+    };
+    for port in &mut opened.ports4 {
+        let socket = bound_datagram(Ipv4Addr::LOCALHOST.into())?;
+        *port = socket.local_addr()?.port();
+        opened.sockets.push(socket);
+    }
+    let mut ports6 = [0; DATAGRAM_PORTS];
+    let mut sockets6 = Vec::new();
+    for port in &mut ports6 {
+        // Without IPv6 there is nobody to be intercepted on it.
+        let Ok(socket) = bound_datagram(Ipv6Addr::LOCALHOST.into()) else {
+            return Ok(opened);
+        };
+        *port = socket.local_addr()?.port();
+        sockets6.push(socket);
+    }
+    opened.ports6 = ports6;
+    opened.sockets.extend(sockets6);
+    Ok(opened)
+}
+
+fn bound_datagram(address: std::net::IpAddr) -> io::Result<UdpSocket> {
+    let socket = if address.is_ipv4() {
+        let socket = datagram(AddressFamily::INET)?;
+        sockopt::set_ip_freebind(&socket, true)?;
+        socket
+    } else {
+        let socket = datagram(AddressFamily::INET6)?;
+        sockopt::set_ipv6_freebind(&socket, true)?;
+        socket
+    };
+    bind(&socket, &SocketAddr::new(address, 0))?;
+    Ok(UdpSocket::from(socket))
 }
 
 /// May stand before the address does: the loopback interface of a new namespace is down.

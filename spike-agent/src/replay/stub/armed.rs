@@ -1,15 +1,12 @@
 //! The stubs that answer now, and which connections are theirs.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64, atomic::Ordering},
-};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64, atomic::Ordering};
 
 use tokio::time::Instant;
 
 use super::{Settings, Stub};
 use crate::{
-    model::{Caller, FieldError, Selector, StubSpec},
+    model::{Caller, Destination, FieldError, Selector, StubSpec},
     replay::{Loaded, Matcher, Noise},
 };
 
@@ -117,7 +114,7 @@ impl Stubs {
     }
 
     /// The stub that answers a connection: the newest of those that it belongs to.
-    pub fn of(&self, caller: &Caller, destination: SocketAddr) -> Option<Arc<ArmedStub>> {
+    pub fn of(&self, caller: &Caller, destination: &Destination) -> Option<Arc<ArmedStub>> {
         let all = self.list();
         let found = all.iter().rev().find(|armed| armed.chooses(caller, destination));
         found.cloned()
@@ -125,7 +122,7 @@ impl Stubs {
 }
 
 impl ArmedStub {
-    fn chooses(&self, caller: &Caller, destination: SocketAddr) -> bool {
+    fn chooses(&self, caller: &Caller, destination: &Destination) -> bool {
         self.selectors
             .iter()
             .any(|selector| selector.matches(caller, destination))
