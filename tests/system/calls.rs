@@ -222,7 +222,7 @@ fn a_hundred_streams_are_told_apart() {
 }
 
 /// Starts dnsmasq, which tells the given names, and gives the file that is to be `/etc/resolv.conf`.
-fn dns(world: &World, address: &str, names: &[(&str, &str)]) -> String {
+pub(crate) fn dns(world: &World, address: &str, names: &[(&str, &str)]) -> String {
     needs::program("dnsmasq");
     let records = names
         .iter()
@@ -255,7 +255,7 @@ fn resolving(world: &World, resolv: &str, line: &str) {
 }
 
 /// A loopback address that no other test listens on.
-fn own_address(last: u8) -> String {
+pub(crate) fn own_address(last: u8) -> String {
     format!("127.{}.{}.{last}", std::process::id() % 250 + 1, 77)
 }
 
@@ -376,8 +376,14 @@ fn retransmissions_show_on_the_edge() {
     let world = World::new();
     let agent = Agent::start(&world);
     let netns = world.namespace();
-    let [(_, device), (address, _)] = world.connect(None, Some(&netns));
+    let [(_, device), (address, server_device)] = world.connect(None, Some(&netns));
     ip(&["-n", &netns, "link", "set", "lo", "up"]);
+    // The link is what is slow, 4 s for the file: segments are on their way at any time, and some are lost. With a slow
+    // reader there may be none, and then all that is lost is news of the window, which nobody sends again.
+    let slow_link = "rate 2mbit burst 16k limit 128k";
+    let mut tc = std::process::Command::new("tc");
+    tc.args(["-n", &netns, "qdisc", "add", "dev", &server_device, "root", "tbf"]);
+    finish(start(tc.args(slow_link.split(' '))), "tc").ok();
     let web = world.place("web").within(&netns);
     let port = workload::start_nginx(&world, &web, |port| {
         std::net::TcpStream::connect((address.as_str(), port)).is_ok()
@@ -385,9 +391,9 @@ fn retransmissions_show_on_the_edge() {
     let url = format!("http://{address}:{port}/mib");
     let slow = world
         .place("client")
-        .start("curl", &["-s", "-o", "/dev/null", "--limit-rate", "400k", &url]);
+        .start("curl", &["-s", "-o", "/dev/null", &url]);
     agent.wait_for_sum("curl", port, "bytes_in", 100_000);
-    // TCP may have probed the slow reader.
+    // The queue may have overflowed.
     let before = agent.sum("curl", port, "retransmits");
     // Long enough for two time-outs, of 200 and 400 ms.
     ip(&["link", "set", "dev", &device, "down"]);
