@@ -120,7 +120,7 @@ pub fn write_headers(stream: u32, ends_stream: bool, block: &[u8], out: &mut Vec
         let frame = Frame {
             length: piece.len(),
             kind,
-            flags: ends | u8::from(is_last) * END_HEADERS,
+            flags: ends | (u8::from(is_last) * END_HEADERS),
             stream,
         };
         frame.write(out);

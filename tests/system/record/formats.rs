@@ -153,7 +153,7 @@ pub(super) fn captures_of_others_are_imported() {
     let filter = format!("tcp port {port}");
     let mut tcpdump = world.place("tcpdump").command("tcpdump");
     tcpdump
-        .args(["-i", "lo", "-U", "-w", &file, &filter])
+        .args(["-i", "lo", "-U", "-B", "65536", "-w", &file, &filter])
         .stderr(Stdio::null());
     let tcpdump = world.keep(tcpdump.spawn().expect("start tcpdump"));
     wait_for("tcpdump's file", Duration::from_secs(5), || {

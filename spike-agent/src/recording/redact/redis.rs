@@ -108,7 +108,7 @@ impl Redis {
             b"SET" | b"GETSET" | b"SETNX" | b"APPEND" => at == 2 && secret(1),
             b"SETEX" | b"PSETEX" | b"SETRANGE" => at == 3 && secret(1),
             b"LPUSH" | b"RPUSH" | b"SADD" => at >= 2 && secret(1),
-            b"MSET" | b"MSETNX" => at >= 2 && at % 2 == 0 && secret(at - 1),
+            b"MSET" | b"MSETNX" => at >= 2 && at.is_multiple_of(2) && secret(at - 1),
             b"HSET" | b"HMSET" | b"HSETNX" | b"XADD" => {
                 at >= 3 && secret(at - 1) || at >= 3 && at % 2 == 1 && secret(1)
             }

@@ -199,10 +199,10 @@ impl Scan<'_> {
     fn name(&mut self, word: &[u8]) {
         let is_secret = self.rules.is_secret_field(word);
         if self.insert == Insert::Columns {
-            if self.depth == self.base + 1 {
-                if let Some(last) = self.columns.last_mut() {
-                    *last |= is_secret;
-                }
+            if self.depth == self.base + 1
+                && let Some(last) = self.columns.last_mut()
+            {
+                *last |= is_secret;
             }
             return;
         }

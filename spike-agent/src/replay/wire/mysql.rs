@@ -371,11 +371,11 @@ pub(in crate::replay) mod tests {
         let low = HEAD + 1 + 4 + 4 + 8 + 1;
         assert_eq!(
             u16::from_le_bytes([plain[low], plain[low + 1]]),
-            0xffff & !(1 << 5) & !(1 << 11)
+            !(1_u16 << 5) & !(1 << 11)
         );
         assert_eq!(
             u16::from_le_bytes([plain[low + 5], plain[low + 6]]),
-            0xffff & !(1 << 10)
+            !(1_u16 << 10)
         );
     }
 }
