@@ -140,7 +140,11 @@ impl Kernel {
         };
         kernel.configure(|_| ())?;
         kernel.beat();
-        attach::show_agent(&mut lock(&kernel.programs))?;
+        if let Err(error) = attach::show_agent(&mut lock(&kernel.programs)) {
+            tracing::warn!(
+                "the hooks cannot see when the agent is killed; chosen calls may go to it for some milliseconds more, and fail: {error:#}"
+            );
+        }
         // Older kernels tell a namespace's cookie to the bind hook only.
         kernel.hooks = attach::binds(&mut lock(&kernel.programs), cgroup)?;
         kernel.own_netns = kernel.cookie_here().unwrap_or(0);

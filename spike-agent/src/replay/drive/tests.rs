@@ -13,9 +13,9 @@ use crate::replay::{
     wire::{Recorded, http1, http1::Read},
 };
 
-const SPACING: Duration = Duration::from_millis(20);
+const SPACING: Duration = Duration::from_millis(50);
 
-/// Requests for `/0`, `/1` and so on, 20 ms apart, each answered with its own path.
+/// Requests for `/0`, `/1` and so on, 50 ms apart, each answered with its own path.
 fn talk(count: usize) -> Talk {
     let (mut asked, mut told) = (Vec::new(), Vec::new());
     let (mut asked_at, mut told_at) = (0_u64, 0_u64);
@@ -164,6 +164,8 @@ async fn tokens_and_hosts_are_changed_as_asked() {
         &[talk(5)],
         Options {
             changes,
+            // One after the other, so that each answer is there before the next request.
+            concurrency: Some(1),
             ..options(target)
         },
     )
