@@ -11,16 +11,16 @@ use crate::{
 
 /// Measure requests per second and latency of wrk against nginx with the agent off and on.
 ///
-/// 1 KiB over connections that are kept open, nothing armed, decoding within its default budget. Off and on take turns,
-/// so that a drift of the machine meets both alike; the medians are compared. What the agent's process takes meanwhile
-/// is told beside it: its processor time, its memory at the end. Needs root.
+/// 1 KiB over connections that are kept open, nothing armed, decoding within its default budget. Off and on take turns in
+/// short runs, so that a drift of the machine meets both alike; the ratio is the median of those of each turn. What the
+/// agent's process takes meanwhile is told beside it: its processor time, its memory at the end. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each of the two is measured.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// How long each measurement takes.
-    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     seconds: u32,
     /// Connections that wrk keeps busy.
     #[arg(long, default_value_t = 32)]
@@ -51,7 +51,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "{:>5}  {:>12} {:>10} {:>10}  {:>12} {:>10} {:>10}  {:>9} {:>9}",
         "round", "off req/s", "p50", "p99", "on req/s", "p50", "p99", "agent cpu", "rss"
     );
-    let (mut off, mut on, mut shares, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut off, mut on, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut shares, mut sizes) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
         let without = measure(&stage, port, options)?;
         stage.start_agent()?;
@@ -65,15 +66,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "{round:>5}  {:>12.0} {:>10} {:>10}  {:>12.0} {:>10} {:>10}  {share:>8.1}% {:>5.1} MiB",
             without.rate, without.p50, without.p99, with.rate, with.p50, with.p99, after.mebibytes
         );
+        ratios.push(with.rate / without.rate);
         off.push(without.rate);
         on.push(with.rate);
         shares.push(share);
         sizes.push(after.mebibytes);
     }
     let (without, with) = (median(&mut off), median(&mut on));
+    println!("median {without:>11.0} off, {with:.0} on");
+    let middle = median(&mut ratios);
+    let at = |share: usize| ratios.get(ratios.len() * share / 4).copied().unwrap_or(f64::NAN);
     println!(
-        "median {without:>11.0} off, {with:.0} on; ratio {:.3}",
-        with / without
+        "ratio  {middle:.3} of a turn's two runs (median; half of the turns lie between {:.3} and {:.3})",
+        at(1),
+        at(3)
     );
     println!("spread {:>11} off, {} on", spread(&off), spread(&on));
     println!(
