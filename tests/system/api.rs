@@ -73,7 +73,7 @@ fn a_wrong_request_names_the_field() {
             "to.cidr",
         ),
         (
-            r#"{"from":{"port":80},"effect":{"type":"refuse"}}"#,
+            r#"{"from":{"port":0},"effect":{"type":"refuse"}}"#,
             422,
             "from.port",
         ),
