@@ -13,6 +13,8 @@ pub const HEAD: usize = 9;
 pub const DATA: u8 = 0;
 /// Begins a header block.
 pub const HEADERS: u8 = 1;
+/// Breaks a stream off.
+pub const RST_STREAM: u8 = 3;
 /// Begins one of what the server is about to push.
 pub const PUSH_PROMISE: u8 = 5;
 /// Goes on with a header block.

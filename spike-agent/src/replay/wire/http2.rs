@@ -7,6 +7,9 @@ use bytes::Bytes;
 use super::{Recorded, hpack::Table, http1};
 use crate::{
     protocol::fold,
+    recording::http2::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEAD, HEADERS, PUSH_PROMISE, RST_STREAM,
+    },
     replay::{
         exchange::{Answer, Exchange, Header, Sent, Talk},
         flow::{Flow, Piece},
@@ -14,14 +17,7 @@ use crate::{
     },
 };
 
-/// What a client says first.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a frame's header.
-const HEAD: usize = 9;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const PRIORITY: u8 = 0x20;
+pub use crate::recording::http2::PREFACE;
 
 /// What one side says on a stream.
 #[derive(Debug, Default)]
@@ -43,46 +39,49 @@ fn halves(flow: &Flow, start: usize) -> Result<BTreeMap<u32, Half>, String> {
     // Of a header block in several frames.
     let mut block: Option<(u32, bool, Vec<u8>)> = None;
     let mut at = start;
-    while let Some(header) = bytes.get(at..at + HEAD) {
-        let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
-        let (kind, flags) = (header[3], header[4]);
-        let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
-        let frame = at..at + HEAD + length;
-        let Some(payload) = bytes.get(at + HEAD..frame.end) else {
+    while let Some(frame) = bytes.get(at..).and_then(Frame::read) {
+        let place = at..at + HEAD + frame.length;
+        let Some(payload) = bytes.get(at + HEAD..place.end) else {
             break;
         };
-        at = frame.end;
-        if matches!(kind, 1 | 5 | 9) && !flow.is_whole(frame.clone()) {
+        at = place.end;
+        let is_of_headers = matches!(frame.kind, HEADERS | PUSH_PROMISE | CONTINUATION);
+        if is_of_headers && !flow.is_whole(place.clone()) {
             return Err("a part of its headers is missing".to_owned());
         }
+        let ends = frame.flags & END_STREAM != 0;
         let half = |halves: &mut BTreeMap<u32, Half>, ends: bool| {
-            let half = halves.entry(stream).or_insert_with(|| Half {
-                range: frame.clone(),
+            let half = halves.entry(frame.stream).or_insert_with(|| Half {
+                range: place.clone(),
                 ..Half::default()
             });
-            half.range.end = frame.end;
+            half.range.end = place.end;
             half.ended |= ends;
         };
-        let inner = inner(kind, flags, payload.len(), payload.first().copied())
-            .ok_or_else(|| "a frame that is shorter than its padding".to_owned())?;
-        match kind {
-            0 => {
-                half(&mut halves, flags & END_STREAM != 0);
-                let data = frame.start + HEAD + inner.start..frame.start + HEAD + inner.end;
-                if let Some(half) = halves.get_mut(&stream).filter(|_| !data.is_empty()) {
+        let inner = if matches!(frame.kind, DATA | HEADERS | PUSH_PROMISE) {
+            let content = frame.content(payload);
+            content.ok_or_else(|| "a frame that is shorter than its padding".to_owned())?
+        } else {
+            0..payload.len()
+        };
+        match frame.kind {
+            DATA => {
+                half(&mut halves, ends);
+                let data = place.start + HEAD + inner.start..place.start + HEAD + inner.end;
+                if let Some(half) = halves.get_mut(&frame.stream).filter(|_| !data.is_empty()) {
                     half.data.push(data);
                 }
             }
-            1 | 5 | 9 => {
-                if kind == 1 {
-                    half(&mut halves, flags & END_STREAM != 0);
+            HEADERS | PUSH_PROMISE | CONTINUATION => {
+                if frame.kind == HEADERS {
+                    half(&mut halves, ends);
                 }
                 let part = &payload[inner];
                 match &mut block {
-                    Some((_, _, whole)) if kind == 9 => whole.extend_from_slice(part),
-                    _ => block = Some((stream, kind == 1, part.to_vec())),
+                    Some((_, _, whole)) if frame.kind == CONTINUATION => whole.extend_from_slice(part),
+                    _ => block = Some((frame.stream, frame.kind == HEADERS, part.to_vec())),
                 }
-                if flags & END_HEADERS != 0
+                if frame.flags & END_HEADERS != 0
                     && let Some((stream, is_own, whole)) = block.take()
                 {
                     let fields = table
@@ -93,10 +92,10 @@ fn halves(flow: &Flow, start: usize) -> Result<BTreeMap<u32, Half>, String> {
                     }
                 }
             }
-            3 => {
+            RST_STREAM => {
                 half(&mut halves, true);
                 let code = payload.first_chunk().map_or(0, |code| u32::from_be_bytes(*code));
-                if let Some(half) = halves.get_mut(&stream) {
+                if let Some(half) = halves.get_mut(&frame.stream) {
                     half.reset = Some(code);
                 }
             }
@@ -104,22 +103,6 @@ fn halves(flow: &Flow, start: usize) -> Result<BTreeMap<u32, Half>, String> {
         }
     }
     Ok(halves)
-}
-
-/// A payload without padding and what is before its content.
-fn inner(kind: u8, flags: u8, length: usize, first: Option<u8>) -> Option<Range<usize>> {
-    let (mut start, mut end) = (0, length);
-    if matches!(kind, 0 | 1 | 5) && flags & PADDED != 0 {
-        start += 1;
-        end = end.checked_sub(usize::from(first?))?;
-    }
-    if kind == 1 && flags & PRIORITY != 0 {
-        start += 5;
-    }
-    if kind == 5 {
-        start += 4;
-    }
-    (start <= end).then_some(start..end)
 }
 
 impl Half {
@@ -304,7 +287,7 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::wire::testing::recorded;
+    use crate::{recording::http2::PADDED, replay::wire::testing::recorded};
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
