@@ -5,8 +5,10 @@ mod compare;
 mod http1;
 mod http2;
 mod plan;
+mod postgres;
 pub mod report;
 mod target;
+mod turns;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ pub use target::Target;
 use super::{exchange::Talk, noise::Noise};
 use crate::{fault::timer, protocol::ProtocolName};
 use plan::{Plan, Step};
+use turns::{Turn, Turns};
 
 /// How long before its time a request gets its connection, so that to connect does not make it late.
 const LEAD: Duration = Duration::from_millis(100);
@@ -56,6 +59,26 @@ pub struct Options {
     pub noise: Noise,
     /// How long an answer may take.
     pub patience: Duration,
+    /// As whom to log in, where a protocol has that.
+    pub login: Login,
+}
+
+/// As whom to log in; what is not said is as recorded.
+#[derive(Clone, Default)]
+pub struct Login {
+    /// Name of the user.
+    pub user: Option<String>,
+    /// Name of the database.
+    pub database: Option<String>,
+    /// What proves who that is; a recorded proof cannot be given again.
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { user, database, .. } = self;
+        write!(f, "Login {{ user: {user:?}, database: {database:?}, .. }}")
+    }
 }
 
 /// When requests are sent.
@@ -179,13 +202,14 @@ async fn once(plan: &Plan, shared: &Arc<Shared>, stop: &CancellationToken) {
                     while let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed))
                         && !stop.is_cancelled()
                     {
-                        sender.send(step, &shared, Instant::now()).await;
+                        sender.send(step, &shared, Turn::now()).await;
                     }
                 });
             }
         }
         limit => {
             let room = Arc::new(tokio::sync::Semaphore::new(limit.unwrap_or(UNDER_WAY_LIMIT)));
+            let turns = Turns::new();
             for index in 0..plan.steps.len() {
                 let due = start + plan.steps[index].due;
                 if let Some(early) = due.checked_sub(LEAD) {
@@ -198,8 +222,9 @@ async fn once(plan: &Plan, shared: &Arc<Shared>, stop: &CancellationToken) {
                     break;
                 }
                 let (steps, shared, sender) = (plan.steps.clone(), shared.clone(), sender.clone());
+                let turn = turns.of(index, due);
                 tasks.spawn(async move {
-                    sender.send(&steps[index], &shared, due).await;
+                    sender.send(&steps[index], &shared, turn).await;
                     drop(permit);
                 });
             }
@@ -218,10 +243,10 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send(&self, step: &Step, shared: &Shared, due: Instant) {
+    async fn send(&self, step: &Step, shared: &Shared, turn: Turn) {
         let outcome = match step.protocol {
-            ProtocolName::Http1 => self.http1.send(step, shared, due).await,
-            _ => self.http2.send(step, shared, due).await,
+            ProtocolName::Http1 => self.http1.send(step, shared, turn).await,
+            _ => self.http2.send(step, shared, turn).await,
         };
         shared.add(outcome);
     }

@@ -83,10 +83,18 @@ pub struct Talk {
     pub server: String,
     /// The name by which the caller found the address.
     pub host: Option<String>,
+    /// The service that it was.
+    pub callee: String,
     /// What the server says before anything is asked of it, as it is given to each caller.
     pub greeting: Bytes,
     /// In the order in which the requests began.
     pub exchanges: Vec<Arc<Exchange>>,
+    /// The same by what is sent in one go; empty where that is the exchanges themselves.
+    pub rounds: Vec<Arc<Exchange>>,
+    /// Names and values that the client begins with, such as `user`.
+    pub login: Vec<(String, String)>,
+    /// It is datagrams.
+    pub is_udp: bool,
     /// Why some of it is left out; empty when all was understood.
     pub left_out: Vec<String>,
 }

@@ -94,6 +94,7 @@ fn talk(reader: &Reader, row: &ConnectionRow) -> Result<Talk, RecordingError> {
         protocol: row.protocol.clone(),
         server: row.opened.server.clone(),
         host: row.opened.host.clone(),
+        callee: row.opened.callee.clone(),
         is_udp: row.opened.transport == "udp",
         client: client.unwrap_or_default(),
         answers: answers.unwrap_or_default(),

@@ -29,6 +29,8 @@ pub struct Recorded {
     pub server: String,
     /// The name by which the caller found the address.
     pub host: Option<String>,
+    /// The service that the server was.
+    pub callee: String,
     /// `udp`, else `tcp`.
     pub is_udp: bool,
     /// What the caller sent.
@@ -47,8 +49,12 @@ impl Recorded {
             protocol: self.name(),
             server: self.server.clone(),
             host: self.host.clone(),
+            callee: self.callee.clone(),
             greeting: bytes::Bytes::new(),
             exchanges: Vec::new(),
+            rounds: Vec::new(),
+            login: Vec::new(),
+            is_udp: self.is_udp,
             left_out: Vec::new(),
         };
         match talk.protocol {

@@ -20,7 +20,7 @@ use crate::{
     model::units::parse_duration,
     replay::{
         Noise,
-        drive::{Changes, Options, Pace, Target, drive, report},
+        drive::{Changes, Login, Options, Pace, Target, drive, report},
         load,
     },
 };
@@ -66,6 +66,12 @@ pub(super) struct DriveArgs {
     /// File with rules of noise, as `spike replay learn` writes it; may be given several times
     #[arg(long, value_name = "FILE")]
     noise: Vec<PathBuf>,
+    /// User of PostgreSQL to log in as, in place of the recorded one; PGPASSWORD has the password
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Database of PostgreSQL to log in to, in place of the recorded one
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// How long an answer may take
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -108,6 +114,11 @@ pub(super) async fn run(args: DriveArgs, json: bool) -> Result<ExitCode> {
             rules: noise(&args.noise)?,
         },
         patience: args.timeout,
+        login: Login {
+            user: args.user,
+            database: args.database,
+            password: std::env::var("PGPASSWORD").ok(),
+        },
     };
     let stop = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for Ctrl-C")?;

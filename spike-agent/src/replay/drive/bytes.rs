@@ -1,15 +1,21 @@
-//! Sends what was said on one recorded connection on one new connection, in order: Redis, and bytes of any protocol.
+//! Sends what was said on one recorded connection on one new connection, in order, each after the answer to the one before:
+//! Redis, PostgreSQL, DNS, and bytes of any protocol.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket, lookup_host},
     time::timeout,
 };
 
 use super::{
-    Shared,
+    LEAD, Shared, postgres,
     plan::{Lane, Step},
 };
 use crate::{
@@ -18,86 +24,189 @@ use crate::{
     replay::{
         exchange::Sent,
         parts::Parts,
-        wire::{raw, redis},
+        wire::{self, dns, raw, redis},
     },
 };
 
+/// The largest datagram.
+const MAX_DATAGRAM: usize = 65_535;
+
 /// Sends a lane; what cannot be sent any more fails.
 pub(super) async fn send_all(lane: Lane, shared: Arc<Shared>, start: Instant) {
-    let mut connection = shared.options.target.connect().await;
-    let mut bytes = Vec::new();
+    let first = lane.steps.first().map(|step| start + step.due);
+    if let Some(early) = first.and_then(|first| first.checked_sub(LEAD)) {
+        timer::until(early).await;
+    }
+    let patience = shared.options.patience;
+    let late = || format!("no answer within {patience:?}");
+    let opened = timeout(patience, Line::open(&lane, &shared)).await;
+    let mut line = opened.unwrap_or_else(|_| Err(late()));
     for step in &lane.steps {
         let due = start + step.due;
         timer::until(due).await;
-        let stream = match &mut connection {
-            Ok(stream) => stream,
+        let open = match &mut line {
+            Ok(open) => open,
             Err(why) => {
                 shared.add(shared.judge(step, due, None, Err(why.clone())));
                 continue;
             }
         };
         let sent = Instant::now();
-        let is_redis = lane.protocol == Some(ProtocolName::Redis);
-        let exchanged = exchange(stream, step, &shared, is_redis, &mut bytes);
-        let patience = shared.options.patience;
-        let answer = timeout(patience, exchanged).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
-        let failed = answer.as_ref().err().cloned();
+        let answer = timeout(patience, open.exchange(step, &shared)).await;
+        let answer = answer.unwrap_or_else(|_| Err(late()));
+        // A datagram that was lost says nothing of the next one.
+        let failed = answer.as_ref().err().filter(|_| !lane.is_udp).cloned();
         shared.add(shared.judge(step, due, Some(sent), answer));
         if let Some(why) = failed {
-            connection = Err(why);
+            line = Err(why);
         }
     }
 }
 
-async fn exchange(
-    stream: &mut TcpStream,
-    step: &Step,
-    shared: &Shared,
-    is_redis: bool,
-    bytes: &mut Vec<u8>,
-) -> Result<(Parts, std::time::Duration), String> {
-    let Sent::Raw(asked) = &step.exchange.sent else {
-        return Err("not bytes".to_owned());
-    };
-    let asked = if is_redis {
-        changed(asked, shared)
-    } else {
-        asked.to_vec()
-    };
-    stream
-        .write_all(&asked)
-        .await
-        .map_err(|error| error.to_string())?;
-    let sent = Instant::now();
-    let expected = step.exchange.answer.bytes().len();
-    let mut latency = None;
-    loop {
-        let size = if is_redis {
-            redis::reply(bytes)?
+/// A connection to the target.
+struct Line {
+    protocol: Option<ProtocolName>,
+    io: Io,
+    /// What has come and is of no answer so far.
+    bytes: Vec<u8>,
+}
+
+enum Io {
+    Stream(TcpStream),
+    Datagrams(UdpSocket),
+}
+
+impl Io {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stream(stream) => stream.write_all(bytes).await,
+            Self::Datagrams(socket) => socket.send(bytes).await.map(drop),
+        }
+    }
+
+    /// Reads more; false at the end.
+    async fn receive(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        match self {
+            Self::Stream(stream) => Ok(stream.read_buf(bytes).await? > 0),
+            Self::Datagrams(socket) => {
+                // Each is a message of its own.
+                bytes.resize(MAX_DATAGRAM, 0);
+                let length = socket.recv(bytes).await?;
+                bytes.truncate(length);
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl Line {
+    async fn open(lane: &Lane, shared: &Shared) -> Result<Self, String> {
+        let options = &shared.options;
+        let io = if lane.is_udp {
+            let target = options.target.to_string();
+            let opened = datagrams(&target).await;
+            Io::Datagrams(opened.map_err(|error| format!("send datagrams to {target}: {error}"))?)
         } else {
-            (bytes.len() >= expected).then_some(expected)
+            let mut stream = options.target.connect().await?;
+            if lane.protocol == Some(ProtocolName::Postgres) {
+                postgres::log_in(&mut stream, &lane.login, &options.login).await?;
+            }
+            Io::Stream(stream)
         };
-        if let Some(size) = size {
-            let answer: Vec<u8> = bytes.drain(..size).collect();
-            let parts = if is_redis {
-                redis::reply_parts(&answer)
-            } else {
-                raw::parts(&answer)
-            };
-            return Ok((parts, latency.unwrap_or_default()));
+        Ok(Self {
+            protocol: lane.protocol,
+            io,
+            bytes: Vec::new(),
+        })
+    }
+
+    async fn exchange(&mut self, step: &Step, shared: &Shared) -> Result<(Parts, Duration), String> {
+        let Sent::Raw(asked) = &step.exchange.sent else {
+            return Err("not bytes".to_owned());
+        };
+        let said = self.changed(asked, shared);
+        self.io.send(&said).await.map_err(|error| error.to_string())?;
+        let sent = Instant::now();
+        let mut latency = None;
+        loop {
+            if let Some(size) = self.answer(step)? {
+                let answer: Vec<u8> = self.bytes.drain(..size).collect();
+                if let Some(parts) = self.parts(&answer, asked) {
+                    return Ok((parts, latency.unwrap_or_default()));
+                }
+                continue;
+            }
+            let goes_on = self.io.receive(&mut self.bytes).await;
+            if !goes_on.map_err(|error| error.to_string())? {
+                return Err("the connection ended before the answer".to_owned());
+            }
+            latency.get_or_insert_with(|| sent.elapsed());
         }
-        let read = stream.read_buf(bytes).await.map_err(|error| error.to_string())?;
-        if read == 0 {
-            return Err("the connection ended before the answer".to_owned());
+    }
+
+    fn is_udp(&self) -> bool {
+        matches!(self.io, Io::Datagrams(_))
+    }
+
+    /// A request as it is sent now.
+    fn changed(&self, asked: &[u8], shared: &Shared) -> Vec<u8> {
+        let replacements = shared.replacements();
+        match self.protocol {
+            Some(ProtocolName::Redis) => changed(asked, &replacements),
+            Some(ProtocolName::Postgres) if !replacements.is_empty() => {
+                postgres::changed(asked, &replacements)
+            }
+            Some(ProtocolName::Dns) if !self.is_udp() => dns::framed(asked),
+            _ => asked.to_vec(),
         }
-        latency.get_or_insert_with(|| sent.elapsed());
+    }
+
+    /// The size of the answer, once all of it is there.
+    fn answer(&self, step: &Step) -> Result<Option<usize>, String> {
+        let bytes = &self.bytes;
+        match self.protocol {
+            Some(ProtocolName::Redis) => redis::reply(bytes).map_err(str::to_owned),
+            Some(ProtocolName::Postgres) => Ok(wire::postgres::ready_at(bytes)),
+            Some(ProtocolName::Dns) if self.is_udp() => Ok((!bytes.is_empty()).then_some(bytes.len())),
+            Some(ProtocolName::Dns) => {
+                let size = dns::framed_size(bytes).map(|size| 2 + size);
+                Ok(size.filter(|size| bytes.len() >= *size))
+            }
+            _ => {
+                let expected = step.exchange.answer.bytes().len();
+                Ok((bytes.len() >= expected).then_some(expected))
+            }
+        }
+    }
+
+    /// What an answer says; none when it is that to another question.
+    fn parts(&self, answer: &[u8], asked: &[u8]) -> Option<Parts> {
+        match self.protocol {
+            Some(ProtocolName::Redis) => Some(redis::reply_parts(answer)),
+            Some(ProtocolName::Postgres) => Some(wire::postgres::row_parts(answer)),
+            Some(ProtocolName::Dns) => {
+                let answer = if self.is_udp() { answer } else { answer.get(2..)? };
+                (answer.get(..2) == asked.get(..2)).then(|| dns::answer_parts(answer))
+            }
+            _ => Some(raw::parts(answer)),
+        }
     }
 }
 
-/// A command with what is to be replaced in its arguments.
-fn changed(raw: &[u8], shared: &Shared) -> Vec<u8> {
-    let replacements = shared.replacements();
+async fn datagrams(target: &str) -> io::Result<UdpSocket> {
+    let mut found = lookup_host(target).await?;
+    let address = found.next().ok_or_else(|| io::Error::other("it has no address"))?;
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+/// A command of Redis with what is to be replaced in its arguments.
+fn changed(raw: &[u8], replacements: &[(String, String)]) -> Vec<u8> {
     let Some(command) = redis::command(raw)
         .ok()
         .flatten()

@@ -11,9 +11,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Shared, compare::Outcome, plan::Step};
+use super::{Shared, compare::Outcome, plan::Step, turns::Turn};
 use crate::{
-    fault::timer,
     replay::{
         exchange::Sent,
         wire::http1::{self, Message, Read},
@@ -36,14 +35,15 @@ const MADE: [&str; 7] = [
 pub(super) struct Pool(Mutex<Vec<TcpStream>>);
 
 impl Pool {
-    /// Sends a request at `due` and judges its answer.
-    pub(super) async fn send(&self, step: &Step, shared: &Shared, due: Instant) -> Outcome {
+    /// Sends a request in its turn and judges its answer.
+    pub(super) async fn send(&self, step: &Step, shared: &Shared, turn: Turn) -> Outcome {
+        let due = turn.due();
         let (mut stream, is_new) = match self.take(shared).await {
             Ok(taken) => taken,
             Err(why) => return shared.judge(step, due, None, Err(why)),
         };
         // The values that earlier answers gave are there by now, or never.
-        timer::until(due).await;
+        turn.comes().await;
         let Sent::Raw(raw) = &step.exchange.sent else {
             return shared.judge(step, due, None, Err("not a request of HTTP/1".to_owned()));
         };
@@ -53,13 +53,14 @@ impl Pool {
         };
         let mut sent = Instant::now();
         let method = request.method.clone();
-        let mut answered = exchange(&mut stream, &request.bytes, &method, shared.options.patience).await;
+        let patience = shared.options.patience;
+        let mut answered = exchange(&mut stream, &request.bytes, &method, &turn, patience).await;
         if answered.is_err() && !is_new {
             // The server had closed it meanwhile.
             if let Ok(fresh) = shared.options.target.connect().await {
                 stream = fresh;
                 sent = Instant::now();
-                answered = exchange(&mut stream, &request.bytes, &method, shared.options.patience).await;
+                answered = exchange(&mut stream, &request.bytes, &method, &turn, patience).await;
             }
         }
         let answer = answered.map(|(response, latency)| {
@@ -85,6 +86,7 @@ async fn exchange(
     stream: &mut TcpStream,
     request: &[u8],
     method: &str,
+    turn: &Turn,
     patience: Duration,
 ) -> Result<(Box<Message>, Duration), String> {
     let exchanged = async {
@@ -92,6 +94,7 @@ async fn exchange(
             .write_all(request)
             .await
             .map_err(|error| error.to_string())?;
+        turn.is_over();
         let sent = Instant::now();
         let (mut bytes, mut latency, mut interim, mut ended) = (Vec::new(), None, 0, false);
         loop {

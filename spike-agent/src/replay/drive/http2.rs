@@ -6,15 +6,12 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Shared as Sending, compare::Outcome, plan::Step};
-use crate::{
-    fault::timer,
-    replay::{
-        exchange::{Answer, Header, Sent},
-        parts::Parts,
-        stub::http2::ask,
-        wire::http2::response_parts,
-    },
+use super::{Shared as Sending, compare::Outcome, plan::Step, turns::Turn};
+use crate::replay::{
+    exchange::{Answer, Header, Sent},
+    parts::Parts,
+    stub::http2::ask,
+    wire::http2::response_parts,
 };
 
 /// The connection, once there is one.
@@ -22,19 +19,20 @@ use crate::{
 pub(super) struct Shared(Mutex<Option<SendRequest<Bytes>>>);
 
 impl Shared {
-    /// Sends a request at `due` and judges its answer.
-    pub(super) async fn send(&self, step: &Step, shared: &Sending, due: Instant) -> Outcome {
+    /// Sends a request in its turn and judges its answer.
+    pub(super) async fn send(&self, step: &Step, shared: &Sending, turn: Turn) -> Outcome {
+        let due = turn.due();
         let client = match self.client(shared).await {
             Ok(client) => client,
             Err(why) => return shared.judge(step, due, None, Err(why)),
         };
-        timer::until(due).await;
+        turn.comes().await;
         let Sent::Stream { head, body } = &step.exchange.sent else {
             return shared.judge(step, due, None, Err("not a request of HTTP/2".to_owned()));
         };
         let sent = Instant::now();
         let head = changed(head, shared);
-        let asked = ask(client, &head, body.clone());
+        let asked = ask(client, &head, body.clone(), || turn.is_over());
         let patience = shared.options.patience;
         let answer = match timeout(patience, asked).await {
             Ok(Ok(answer)) => Ok(told(&answer)),

@@ -38,6 +38,9 @@ pub(super) struct Step {
 pub(super) struct Lane {
     /// None for bytes.
     pub(super) protocol: Option<ProtocolName>,
+    pub(super) is_udp: bool,
+    /// What the client began with.
+    pub(super) login: Vec<(String, String)>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -62,23 +65,41 @@ pub fn servers(talks: &[Talk]) -> Vec<String> {
 }
 
 fn is_sent(talk: &Talk) -> bool {
-    !matches!(
-        talk.protocol,
-        Some(ProtocolName::Postgres | ProtocolName::MySql | ProtocolName::Dns)
-    )
+    talk.protocol != Some(ProtocolName::MySql)
+}
+
+/// What is sent of a connection, in one go each.
+fn sent(talk: &Talk) -> &[Arc<Exchange>] {
+    if talk.rounds.is_empty() {
+        &talk.exchanges
+    } else {
+        &talk.rounds
+    }
+}
+
+/// The only server, beside those that tell names.
+fn only(talks: &[Talk], servers: &[String]) -> Option<String> {
+    let is_dns = |server: &str| {
+        let mut of_it = talks.iter().filter(|talk| talk.server == server);
+        of_it.all(|talk| talk.protocol == Some(ProtocolName::Dns))
+    };
+    let mut others = servers.iter().filter(|server| !is_dns(server));
+    match (servers, others.next(), others.next()) {
+        ([server], ..) | (_, Some(server), None) => Some(server.clone()),
+        _ => None,
+    }
 }
 
 impl Plan {
     pub(super) fn new(talks: &[Talk], options: &Options) -> Result<Self, PlanError> {
         let servers = servers(talks);
-        let server = match (&options.server, &servers[..]) {
-            (Some(server), all) if !all.contains(server) => {
+        let server = match &options.server {
+            Some(server) if !servers.contains(server) => {
                 return Err(PlanError::NoServer(server.clone(), servers));
             }
-            (Some(server), _) => server.clone(),
-            (None, [server]) => server.clone(),
-            (None, []) => String::new(),
-            (None, _) => return Err(PlanError::Servers(servers)),
+            Some(server) => server.clone(),
+            None if servers.is_empty() => String::new(),
+            None => only(talks, &servers).ok_or(PlanError::Servers(servers))?,
         };
         let chosen: Vec<&Talk> = talks.iter().filter(|talk| talk.server == server).collect();
         let mut left_out: Vec<String> = chosen.iter().flat_map(|talk| talk.left_out.clone()).collect();
@@ -91,7 +112,7 @@ impl Plan {
         }
         let mut all: Vec<(usize, &Talk, &Arc<Exchange>)> = Vec::new();
         for (index, talk) in chosen.into_iter().filter(|talk| is_sent(talk)).enumerate() {
-            all.extend(talk.exchanges.iter().map(|exchange| (index, talk, exchange)));
+            all.extend(sent(talk).iter().map(|exchange| (index, talk, exchange)));
         }
         // Stable: requests of one moment keep their order.
         all.sort_by_key(|(_, _, exchange)| exchange.started_ns);
@@ -117,6 +138,8 @@ impl Plan {
                 protocol => {
                     let lane = lanes.entry(index).or_insert_with(|| Lane {
                         protocol,
+                        is_udp: talk.is_udp,
+                        login: talk.login.clone(),
                         steps: Vec::new(),
                     });
                     lane.steps.push(step(protocol.unwrap_or(ProtocolName::Redis)));

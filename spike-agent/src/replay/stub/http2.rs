@@ -225,7 +225,7 @@ async fn pass(dial: &Dial, head: &[Header], body: Bytes) -> Result<Answer, Strin
             .await
             .map_err(|error| error.to_string())?;
         let driving = tokio::spawn(connection);
-        let answer = ask(client, head, body).await;
+        let answer = ask(client, head, body, || ()).await;
         driving.abort();
         answer.map_err(|error| error.to_string())
     };
@@ -233,11 +233,12 @@ async fn pass(dial: &Dial, head: &[Header], body: Bytes) -> Result<Answer, Strin
     answered.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
 }
 
-/// Sends a request and collects its answer.
+/// Sends a request and collects its answer; tells when it has been handed over.
 pub(in crate::replay) async fn ask(
     client: h2::client::SendRequest<Bytes>,
     head: &[Header],
     body: Bytes,
+    handed_over: impl FnOnce(),
 ) -> Result<Answer, h2::Error> {
     let pseudo = |name: &str| {
         let found = head.iter().find(|(known, _)| known == name.as_bytes());
@@ -263,6 +264,7 @@ pub(in crate::replay) async fn ask(
     if !body.is_empty() {
         stream.send_data(body, true)?;
     }
+    handed_over();
     let (head, mut content) = response.await?.into_parts();
     let after = sent_at.elapsed();
     let mut pieces = Vec::new();

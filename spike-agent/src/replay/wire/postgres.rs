@@ -4,11 +4,12 @@
 //! statement at another time, or under another name, still finds its answers: a statement is known by its text.
 
 mod message;
+mod rounds;
 mod walk;
 
 pub(in crate::replay) use message::message;
 pub use message::{Bound, Start, body, close, frame, names, ready, start};
-pub use walk::{Asked, State, row_parts};
+pub use walk::{Asked, State, error_text, ready_at, row_parts};
 
 use super::Recorded;
 use crate::replay::exchange::Talk;

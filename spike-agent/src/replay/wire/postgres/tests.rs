@@ -1,7 +1,7 @@
 //! Connections of PostgreSQL, made message by message.
 
 use super::*;
-use crate::replay::wire::testing::recorded;
+use crate::replay::{exchange::Sent, wire::testing::recorded};
 
 /// A connection's start, as a client says it.
 fn begin() -> Vec<u8> {
@@ -136,4 +136,57 @@ fn a_refused_encryption_is_followed_by_the_start() {
     let told = [b"S".to_vec(), begun()].concat();
     let talk = recorded("postgresql", &encrypt, &told).split();
     assert_eq!(talk.left_out, ["the connection is encrypted"]);
+}
+
+#[test]
+fn rounds_are_what_is_sent_up_to_the_next_time_the_server_is_ready() {
+    let password = message(b'p', b"x\0");
+    let simple = message(b'Q', b"SELECT 1\0");
+    let executed = [
+        message(b'P', b"s1\0SELECT $1::text\0\0\0"),
+        bind(&["a"]),
+        message(b'E', b"\0\0\0\0\0"),
+        message(b'S', b""),
+    ]
+    .concat();
+    let copied = [
+        message(b'Q', b"COPY t FROM STDIN\0"),
+        message(b'd', b"1\n"),
+        message(b'c', b""),
+    ]
+    .concat();
+    let asked = [
+        begin(),
+        password,
+        simple.clone(),
+        executed.clone(),
+        copied.clone(),
+        message(b'X', b""),
+    ]
+    .concat();
+    let done = |tag: &[u8]| [message(b'C', tag), ready(b'I')].concat();
+    let told = [
+        begun(),
+        [row("1"), done(b"SELECT 1\0")].concat(),
+        [message(b'1', b""), message(b'2', b""), row("a"), done(b"SELECT 1\0")].concat(),
+        [message(b'G', &[0, 0, 0]), done(b"COPY 1\0")].concat(),
+    ]
+    .concat();
+    let talk = recorded("postgresql", &asked, &told).split();
+    assert_eq!(talk.login, [("user".to_owned(), "me".to_owned())]);
+    let sent: Vec<_> = talk.rounds.iter().map(|round| round.sent.clone()).collect();
+    assert_eq!(sent, [simple, executed, copied].map(|bytes| Sent::Raw(bytes.into())));
+    let labels: Vec<_> = talk.rounds.iter().map(|round| round.label.as_str()).collect();
+    assert_eq!(labels, ["SELECT 1", "execute SELECT $1::text", "COPY t FROM STDIN"]);
+    assert_eq!(talk.rounds[1].response.get("row.1.1"), Some("a"));
+    assert_eq!(talk.rounds[2].response.get("done"), Some("COPY 1"));
+}
+
+#[test]
+fn the_server_is_ready_when_it_says_so_and_an_error_has_its_words() {
+    let error = message(b'E', b"SERROR\0C28P01\0Mwrong password\0\0");
+    assert_eq!(error_text(&error), "wrong password");
+    let told = [error, ready(b'I')].concat();
+    assert_eq!(ready_at(&told), Some(told.len()));
+    assert_eq!(ready_at(&told[..told.len() - 1]), None);
 }

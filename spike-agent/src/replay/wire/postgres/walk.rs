@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 
-use super::message::{Bound, Start, body, frame, names, start, text};
+use super::{
+    message::{Bound, Start, body, frame, names, start, text},
+    rounds::rounds,
+};
 use crate::replay::{
     exchange::{Answer, Exchange, Sent, Talk},
     parts::{Parts, add_body, add_statement, text_of},
@@ -143,8 +146,9 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
                 }
             }
             Ok(Some((Start::Cancel, _))) => return,
-            Ok(Some((Start::Connect(_), size))) => {
+            Ok(Some((Start::Connect(settings), size))) => {
                 at += size;
+                talk.login = settings;
                 break;
             }
             Ok(None) => {
@@ -161,6 +165,7 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
             .push("a connection that the server did not take".to_owned());
     };
     told_at = greeting_end;
+    talk.rounds = rounds(recorded, at, told_at);
     let mut state = State::default();
     let mut skipping = false;
     while at < client.len() {
@@ -252,7 +257,7 @@ fn greeting(server: &Bytes, mut at: usize, talk: &mut Talk) -> Option<usize> {
 }
 
 /// Where the answer to a message of this type ends; none when it is not there, or the message has none.
-fn answer_end(server: &[u8], mut at: usize, asked: u8) -> Option<usize> {
+pub(super) fn answer_end(server: &[u8], mut at: usize, asked: u8) -> Option<usize> {
     loop {
         let (kind, size) = frame(&server[at..]).ok().flatten()?;
         let end = at + size;
@@ -271,6 +276,17 @@ fn answer_end(server: &[u8], mut at: usize, asked: u8) -> Option<usize> {
             return Some(end);
         }
     }
+}
+
+/// Where the server has said that it is ready.
+pub fn ready_at(bytes: &[u8]) -> Option<usize> {
+    answer_end(bytes, 0, b'Q')
+}
+
+/// What an error says, for a person.
+pub fn error_text(message: &[u8]) -> String {
+    let parts = row_parts(message);
+    parts.get("error.message").unwrap_or("an error").to_owned()
 }
 
 /// What an answer says: its rows, its end, its errors.
