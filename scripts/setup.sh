@@ -13,6 +13,9 @@ haralyzer_version=2.4.0
 psycopg2_version=2.9.13       # clients of the servers that recordings stand in for
 redis_client_version=8.1.0
 grpcio_version=1.85.3
+har_schema_version=2.0.0      # HAR 1.2 as a JSON schema, and what judges by it
+ajv_version=8
+ajv_formats_version=3
 
 usage() {
     cat <<'TEXT'
@@ -344,6 +347,19 @@ install_mermaid() {
         { step "npm could not: Mermaid's parser is done without"; rm -rf "$dir"; }
 }
 
+# The schema of HTTP archives, and a validator, in the build's directory.
+install_har_schema() {
+    local dir
+    dir=$(cd "$(dirname "$0")/.." && pwd)/target/test-tools/node
+    [ ! -d "$dir/node_modules/har-schema" ] || return 0
+    have npm || { step "no npm: HTTP archives are not checked by their schema"; return 0; }
+    step "npm install har-schema, ajv, ajv-formats in target/test-tools/node"
+    mkdir -p "$dir"
+    timeout 300 npm install --prefix "$dir" --no-audit --no-fund --ignore-scripts --silent \
+        "har-schema@$har_schema_version" "ajv@$ajv_version" "ajv-formats@$ajv_formats_version" ||
+        { step "npm could not: HTTP archives are not checked by their schema"; rm -rf "$dir"; }
+}
+
 # Packages that the tests' own programs import, in the build's directory: the machine's Python stays as it is.
 install_test_packages() {
     local tools
@@ -403,6 +419,7 @@ if [ $want_test = yes ]; then
     install_toxiproxy_clients
     install_test_packages
     install_mermaid
+    install_har_schema
 fi
 if [ $want_lint = yes ]; then install_lint_tools; fi
 if [ $want_vm = yes ]; then install_vm_tools; fi

@@ -40,6 +40,18 @@ pub fn python_module(name: &str) {
     }
 }
 
+/// Node.js that finds the packages of the tests; for tests that need one of them.
+pub fn node(package: &str) -> Command {
+    needs::program("node");
+    let modules = packages("node").join("node_modules");
+    if !modules.join(package).is_dir() {
+        needs::skip(format!("no npm package {package}: run scripts/setup.sh --test"));
+    }
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", modules);
+    command
+}
+
 /// Directory of PostgreSQL's server programs, which Debian keeps off the `PATH`; for tests that need them.
 pub fn postgres() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql")

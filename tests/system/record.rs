@@ -23,8 +23,8 @@ use spike_tests::{
 
 use self::{
     formats::{
-        a_har_is_read_by_another_tool, captures_of_others_are_imported, commands_of_curl_do_the_same_again,
-        other_files_are_refused, what_is_exported_is_imported,
+        a_har_fits_its_schema, a_har_is_read_by_another_tool, captures_of_others_are_imported,
+        commands_of_curl_do_the_same_again, other_files_are_refused, what_is_exported_is_imported,
     },
     secrets::forty_secrets_are_nowhere,
 };
@@ -44,6 +44,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("other_files_are_refused", other_files_are_refused),
     ("a_har_is_read_by_another_tool", a_har_is_read_by_another_tool),
+    ("a_har_fits_its_schema", a_har_fits_its_schema),
     (
         "commands_of_curl_do_the_same_again",
         commands_of_curl_do_the_same_again,
@@ -82,7 +83,7 @@ fn calls(agent: &Agent, file: &str) -> Vec<Value> {
 
 /// What SQL says of a recording: anyone may ask.
 #[track_caller]
-fn sql(file: &str, query: &str) -> String {
+pub(crate) fn sql(file: &str, query: &str) -> String {
     let code = "import sqlite3, sys; print('\\n'.join('|'.join(map(str, row)) for row in \
                 sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))";
     let mut command = python();

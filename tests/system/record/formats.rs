@@ -7,9 +7,9 @@ use spike_tests::{
     agent::Agent,
     needs,
     oracle::curl,
-    tools::{python, python_module, script},
+    tools::{node, python, python_module, script},
     wait_for,
-    workload::{free_port, nginx, redis, wait_for_listener},
+    workload::{free_port, nginx, nginx_http2, redis, wait_for_listener},
     world::{World, finish, start},
 };
 
@@ -50,6 +50,63 @@ pub(super) fn a_har_is_read_by_another_tool() {
         entries[0]["text"]
             .as_str()
             .is_some_and(|text| text.starts_with("xxxx"))
+    );
+}
+
+pub(super) fn a_har_fits_its_schema() {
+    let mut check = node("har-schema");
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let (http2, port) = (nginx_http2(&world, &world.place("http2")), free_port());
+    let program = script("secrets_service.py").display().to_string();
+    let service = world
+        .place("web")
+        .serve("python3", &[program, port.to_string()]);
+    wait_for_listener(&format!("127.0.0.1:{port}"));
+    let shell = world.place("shell");
+    let file = record(&world, &agent, &format!("--from {}", shell.selector()));
+    let url = format!("http://127.0.0.1:{port}/a%20b?c=d&e=%C3%A9&f");
+    let calls: [&[&str]; 5] = [
+        &["-H", "Cookie: a=b; c", "-H", "X-Answer: ['1','2','3','4']", &url],
+        &["-H", "Content-Type: application/json", "-d", "{\"a\": \"\u{e9}\"}", &url],
+        &["-F", "a=b", "-F", "file=@/bin/true", &url],
+        &["--data-binary", "@/bin/true", &url],
+        &["--http2-prior-knowledge", &format!("http://127.0.0.1:{http2}/small")],
+    ];
+    for args in calls {
+        shell.run("curl", &[&["-sS", "-o", "/dev/null"], args].concat()).ok();
+    }
+    // One that nobody answers to the end.
+    spike_tests::world::kill(service, libc::SIGSTOP);
+    let unanswered = shell.run("curl", &["-sS", "-m", "1", &url]);
+    assert_ne!(unanswered.code(), 0);
+    spike_tests::world::kill(service, libc::SIGKILL);
+    wait_for("the call to end", Duration::from_secs(10), || {
+        (super::calls(&agent, &file).len() == 6).then_some(())
+    });
+    stop(&agent);
+    let har = world.path("calls.har").display().to_string();
+    agent
+        .spike(&["record", "export", &file, "--har", "-o", &har])
+        .ok();
+    check.arg(script("har_schema.cjs"));
+    let judged = |check: &mut std::process::Command, har: &str| {
+        finish(start(check.arg(har).stdin(Stdio::null())), "the schema")
+    };
+    let said = judged(&mut check, &har);
+    assert_eq!(said.code(), 0, "{}", said.stderr);
+    assert_eq!(said.stdout, "6 entries are valid\n");
+    // The schema does find what is wrong.
+    let bad = world.path("bad.har").display().to_string();
+    let text = fs::read_to_string(&har).expect("read the archive");
+    fs::write(&bad, text.replacen("\"status\":200", "\"status\":\"200\"", 1)).expect("write");
+    let mut check = node("har-schema");
+    check.arg(script("har_schema.cjs"));
+    let said = judged(&mut check, &bad);
+    assert!(
+        said.code() == 1 && said.stderr.contains("/response/status: must be integer"),
+        "{}",
+        said.stderr
     );
 }
 
