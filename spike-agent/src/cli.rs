@@ -59,7 +59,7 @@ enum Command {
     Calls(calls::CallsArgs),
     /// Break chosen calls for a limited time
     Fault(fault::FaultArgs),
-    /// Everything off: remove all faults and stop all captures
+    /// Everything off: remove all faults and stubs, stop all captures and recordings
     Panic(panic::PanicArgs),
     /// Capture packets of chosen calls
     Capture(capture::CaptureArgs),
@@ -67,7 +67,7 @@ enum Command {
     Record(record::RecordArgs),
     /// Stand in for servers from a recording, or send recorded requests again and compare
     Replay(replay::ReplayArgs),
-    /// Run a command with faults, a capture and stubs that touch it and its children alone
+    /// Run a command with faults, a capture, a recording and stubs that touch it and its children alone
     Exec(exec::ExecArgs),
     /// Remove what a killed agent left behind
     Cleanup(cleanup::CleanupArgs),

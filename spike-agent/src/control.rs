@@ -81,6 +81,8 @@ impl Control {
         let mut status = self.planes.status();
         status.faults = self.book.list().len() as u64;
         status.captures = self.captures.running();
+        status.recordings = self.recordings().iter().filter(|view| view.running).count() as u64;
+        status.stubs = self.stubs.list().len() as u64;
         status
     }
 

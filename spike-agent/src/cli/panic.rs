@@ -26,12 +26,14 @@ pub(super) async fn run(args: PanicArgs) -> Result<()> {
     let PanicView {
         faults,
         captures,
+        recordings,
         stubs,
     } = undone;
     print(format_args!(
-        "everything is off: {} faults removed, {} captures stopped, {} stubs ended\n",
+        "everything is off: {} faults removed, {} captures and {} recordings stopped, {} stubs ended\n",
         faults.len(),
         captures.len(),
+        recordings.len(),
         stubs.len()
     ))
 }

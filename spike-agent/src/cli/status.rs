@@ -42,6 +42,8 @@ fn describe(status: &Status) -> String {
          edges      {}\n\
          faults     {}\n\
          captures   {}\n\
+         recordings {}\n\
+         stubs      {}\n\
          decoding   {} % of connections, {} segments; {} % of a core used, {} % allowed\n\
          intercept  {armed}\n",
         status.version,
@@ -52,6 +54,8 @@ fn describe(status: &Status) -> String {
         status.edges,
         status.faults,
         status.captures,
+        status.recordings,
+        status.stubs,
         status.decoding.sampled_percent,
         status.decoding.segments,
         status.decoding.used_percent,

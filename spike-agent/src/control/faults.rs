@@ -83,21 +83,23 @@ impl Control {
         self.remove_where(AuditEvent::Removed, |_| true).await
     }
 
-    /// Everything off: removes all faults and stubs, and stops all captures.
+    /// Everything off: removes all faults and stubs, and stops all captures and recordings.
     pub async fn panic(&self) -> Result<PanicView, ControlError> {
         let captures = self.capture_stop_all();
-        self.recording_stop_all().await;
+        let recordings = self.recording_stop_all().await;
         let faults = self.remove_where(AuditEvent::Panic, |_| true).await?;
         let stubs = self.stub_remove(|_| true).await?;
         tracing::warn!(
             faults = faults.len(),
             captures = captures.len(),
+            recordings = recordings.len(),
             stubs = stubs.len(),
             "panic: everything is off"
         );
         Ok(PanicView {
             faults,
             captures,
+            recordings,
             stubs,
         })
     }

@@ -84,9 +84,9 @@ impl Control {
         Ok(entry.view())
     }
 
-    /// Stops all recordings.
-    pub async fn recording_stop_all(&self) {
-        self.recording_stop_where(|_| true).await;
+    /// Stops all recordings that run; answers with their ids.
+    pub async fn recording_stop_all(&self) -> Vec<String> {
+        self.recording_stop_where(|_| true).await
     }
 
     pub(super) async fn recording_stop_of_cgroup(&self, cgroup: &str) {
@@ -94,8 +94,9 @@ impl Control {
             .await;
     }
 
-    async fn recording_stop_where(&self, is_chosen: impl Fn(&Entry) -> bool) {
+    async fn recording_stop_where(&self, is_chosen: impl Fn(&Entry) -> bool) -> Vec<String> {
         let entries = self.recordings.lock().clone();
+        let mut stopped = Vec::new();
         for entry in entries
             .iter()
             .filter(|entry| is_chosen(entry) && !entry.live.is_stopping())
@@ -103,7 +104,9 @@ impl Control {
             if let Err(error) = self.recording_end(entry).await {
                 tracing::warn!(recording = entry.id, "stop the recording: {error}");
             }
+            stopped.push(entry.id.clone());
         }
+        stopped
     }
 
     async fn recording_end(&self, entry: &Entry) -> Result<(), ControlError> {
@@ -112,7 +115,7 @@ impl Control {
     }
 
     /// Root, and who has the token, which is root's.
-    fn may_write_anywhere(&self) -> bool {
+    pub(super) fn may_write_anywhere(&self) -> bool {
         match self.actor.door.as_str() {
             "unix" => self.actor.uid == Some(0),
             _ => true,

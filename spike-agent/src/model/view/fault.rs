@@ -53,6 +53,9 @@ pub struct PanicView {
     pub faults: Vec<String>,
     /// Captures that were stopped.
     pub captures: Vec<String>,
+    /// Recordings that were stopped.
+    #[serde(default)]
+    pub recordings: Vec<String>,
     /// Stubs that were ended.
     #[serde(default)]
     pub stubs: Vec<String>,

@@ -26,6 +26,12 @@ pub struct Status {
     pub faults: u64,
     /// Captures that are running.
     pub captures: u64,
+    /// Recordings that are running.
+    #[serde(default)]
+    pub recordings: u64,
+    /// Stubs that answer.
+    #[serde(default)]
+    pub stubs: u64,
     /// Edges of the service map.
     pub edges: u64,
     /// How much of the traffic is decoded.
