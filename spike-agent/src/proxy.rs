@@ -42,7 +42,7 @@ use buffers::Buffers;
 use connection::Addresses;
 use held::Held;
 use open::Open;
-pub use stand_in::{Dial, StandIns};
+pub use stand_in::{DatagramAnswers, Dial, Reply, StandIns};
 pub use tap::{Opened, Recorder, Recorders};
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.

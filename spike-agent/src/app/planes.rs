@@ -182,8 +182,11 @@ impl Planes for LivePlanes {
             let named = selectors().flat_map(|selector| [&selector.from.host, &selector.to.host]);
             let named: Vec<_> = named.flatten().collect();
             self.known.hosts.refresh(&named).await;
+            // Names are a part of what is recorded, and of what is stood in for.
+            let mut of_dns: Vec<Selector> = of_recordings().filter_map(Selector::of_dns).collect();
+            of_dns.extend(stubs.iter().flat_map(|armed| armed.datagrams.iter().cloned()));
             let datagrams = faults.iter().any(|armed| armed.fault.is_on_datagrams());
-            self.namespaces.want_datagrams(datagrams);
+            self.namespaces.want_datagrams(datagrams || !of_dns.is_empty());
             let needs_proxy =
                 !stubs.is_empty() || !recorded.is_empty() || faults.iter().any(|armed| !self.refuses(armed));
             if needs_proxy {
@@ -196,13 +199,15 @@ impl Planes for LivePlanes {
                 datagrams: armed.fault.is_on_datagrams(),
                 deadline_ns: deadline_ns(armed.id),
             });
-            let of_others = of_recordings().chain(stubbed()).map(|selector| RuleSource {
+            let other = |selector, datagrams| RuleSource {
                 selector,
                 kernel_fault: None,
-                datagrams: false,
+                datagrams,
                 deadline_ns: u64::MAX,
-            });
-            let sources: Vec<RuleSource<'_>> = of_faults.chain(of_others).collect();
+            };
+            let of_others = of_recordings().chain(stubbed()).map(|selector| other(selector, false));
+            let of_names = of_dns.iter().map(|selector| other(selector, true));
+            let sources: Vec<RuleSource<'_>> = of_faults.chain(of_others).chain(of_names).collect();
             let compiled = compile(&sources, &*self.known, &self.capabilities);
             let answered: HashSet<u32> = compiled
                 .exact

@@ -12,6 +12,7 @@ use spike_common::socket::{FlowKey, ServiceKey};
 use super::calls::Calls;
 use crate::identity::Services;
 use crate::kernel::Kernel;
+use crate::model::selector::DNS_PORT;
 use crate::model::{Direction, FieldError, RecordingSpec, Selector};
 use crate::protocol::Side;
 use crate::proxy::{Opened, Recorder, Recorders};
@@ -128,9 +129,12 @@ impl Recordings {
             client,
             ..
         } = *opened;
-        let flow = self
-            .kernel
-            .flow(&FlowKey::new(netns_cookie, client.0.into(), client.1.into()));
+        let key = FlowKey::new(netns_cookie, client.0.into(), client.1.into());
+        let flow = if opened.is_datagrams {
+            self.kernel.datagram_flow(&key)
+        } else {
+            self.kernel.flow(&key)
+        };
         let service = |task| self.services.of(&task).name.clone();
         let short = |exe: &str| exe.rsplit('/').next().unwrap_or(exe).to_owned();
         let host = flow.and_then(|flow| self.host(flow.edge));
@@ -143,7 +147,7 @@ impl Recordings {
             .filter(|name| !name.is_empty());
         NewConnection {
             opened_ns: 0,
-            transport: "tcp".to_owned(),
+            transport: if opened.is_datagrams { "udp" } else { "tcp" }.to_owned(),
             caller: named.unwrap_or_else(|| short(&caller.exe)),
             caller_pid: caller.pid,
             caller_exe: caller.exe.clone(),
@@ -167,6 +171,10 @@ impl Recordings {
 
 impl Recorders for Recordings {
     fn open(&self, opened: &Opened<'_>) -> Vec<Arc<dyn Recorder>> {
+        // Faults and stubs bring datagrams of all kinds.
+        if opened.is_datagrams && opened.destination.address.port() != DNS_PORT {
+            return Vec::new();
+        }
         let chosen: Vec<Arc<Live>> = {
             let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
             let meant = running

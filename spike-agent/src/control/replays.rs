@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep_until};
 use super::{Control, ControlError, execs};
 use crate::{
     model::{
-        FieldError, RawStub, StubSpec,
+        FieldError, OnMiss, RawStub, StubSpec,
         view::{DifferenceView, MissList, MissView, StubList, StubServerView, StubView},
     },
+    recording::live::Live,
     replay::{
         load,
         stub::{ArmedStub, Miss, Stubs},
@@ -36,9 +37,14 @@ impl Control {
             (false, _) => None,
         };
         let stubs = self.stubs.clone();
+        // Who may not write there has it kept in memory.
+        let keeps = spec.on_miss == OnMiss::Record && self.may_write_anywhere();
         let made = tokio::task::spawn_blocking(move || {
-            let loaded = load(&spec.file).map_err(|error| FieldError::new("file", error))?;
-            stubs.add(spec, &loaded)
+            let unread = |error: &dyn std::fmt::Display| FieldError::new("file", error);
+            let loaded = load(&spec.file).map_err(|error| unread(&error))?;
+            let kept = keeps.then(|| Live::append(&spec.file)).transpose();
+            let kept = kept.map_err(|error| unread(&error))?;
+            stubs.add(spec, &loaded, kept.map(Arc::new))
         });
         let made = made
             .await
@@ -117,6 +123,9 @@ impl Control {
         if !names.is_empty() {
             tracing::info!(stubs = ?names, "stubs ended");
             let settled = self.planes.settle().await;
+            for armed in &removed {
+                armed.stub.finish().await;
+            }
             settled.map_err(|error| ControlError::unavailable("take the stubs out of force", &error))?;
         }
         Ok(names)

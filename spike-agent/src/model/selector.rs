@@ -14,6 +14,9 @@ pub use process::ProcessPattern;
 
 use super::FieldError;
 
+/// Where name servers listen.
+pub const DNS_PORT: u16 = 53;
+
 /// The calls that a fault or a capture is about; every key given must match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selector {
@@ -71,6 +74,23 @@ impl Selector {
             || self.from.user.is_some()
             || self.to.host.is_some()
             || self.to.names_process()
+    }
+
+    /// The part of it that is about name servers; none where it names other ports.
+    pub fn of_dns(&self) -> Option<Self> {
+        let is_meant = self.to.port.is_none_or(|ports| ports.contains(DNS_PORT));
+        let port = PortRange {
+            first: DNS_PORT,
+            last: DNS_PORT,
+        };
+        is_meant.then(|| Self {
+            from: self.from.clone(),
+            to: EndSelector {
+                port: Some(port),
+                ..self.to.clone()
+            },
+            everything: false,
+        })
     }
 
     /// The plain meaning of the selector: does it choose a call of `caller` to `destination`?
@@ -138,6 +158,19 @@ mod tests {
         let by_pid = select(r#"{"pid":7}"#, "{}").unwrap();
         assert!(by_pid.matches(&curl(), there));
         assert!(!by_pid.matches(&Caller { pid: 8, ..curl() }, there));
+    }
+
+    #[test]
+    fn name_servers_are_a_part_of_what_names_no_other_port() {
+        let of_dns = |to: &str| select(r#"{"process":"curl"}"#, to).unwrap().of_dns();
+        let own = of_dns(r#"{"cidr":"10.0.0.0/8"}"#).unwrap();
+        assert!(own.matches(&curl(), address("10.0.0.1:53")));
+        assert!(!own.matches(&curl(), address("10.0.0.1:80")));
+        assert!(!own.matches(&curl(), address("11.0.0.1:53")));
+        assert!(!own.matches(&Caller::default(), address("10.0.0.1:53")));
+        let ranged = of_dns(r#"{"port":"1-100"}"#).unwrap();
+        assert!(!ranged.matches(&curl(), address("10.0.0.1:80")));
+        assert_eq!(of_dns(r#"{"port":80}"#), None);
     }
 
     #[test]

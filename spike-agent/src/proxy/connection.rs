@@ -56,6 +56,7 @@ pub(super) async fn carry(
     let address = destination.address;
     let taps = Taps::new(proxy.recorders.get().map_or_else(Vec::new, |recorders| {
         recorders.open(&Opened {
+            is_datagrams: false,
             caller: &caller,
             destination: &destination,
             netns_cookie,

@@ -1,6 +1,6 @@
 //! Lets others answer connections in the place of their servers.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
@@ -16,6 +16,35 @@ pub trait StandIns: Send + Sync + 'static {
     /// The server's end of a connection, when it is one that is stood in for. `dial` reaches the real server.
     fn answer(&self, caller: &Caller, destination: &Destination, dial: Dial)
     -> Option<io::Result<TcpStream>>;
+
+    /// What answers the datagrams of a caller's socket to a destination, when they are stood in for.
+    fn datagrams(
+        &self,
+        _caller: &Caller,
+        _destination: &Destination,
+    ) -> Option<Arc<dyn DatagramAnswers>> {
+        None
+    }
+}
+
+/// Answers the datagrams between one socket and one destination.
+pub trait DatagramAnswers: Send + Sync + 'static {
+    /// What becomes of a datagram of the caller's.
+    fn reply(&self, request: &[u8]) -> Reply;
+
+    /// The real server answers one that was passed on.
+    fn heard(&self, _response: &[u8]) {}
+}
+
+/// What becomes of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// This is its answer, after a time.
+    Answer(Vec<u8>, Duration),
+    /// It goes on to the real server.
+    Pass,
+    /// Nothing.
+    Silence,
 }
 
 impl Proxy {
@@ -23,6 +52,15 @@ impl Proxy {
     pub fn stand_in_by(&self, stand_ins: Arc<dyn StandIns>) {
         // A second time there is none.
         let _ = self.stand_ins.set(stand_ins);
+    }
+
+    /// What answers the datagrams of a caller, when someone stands in for their server.
+    pub(super) fn datagram_answers(
+        &self,
+        caller: &Caller,
+        destination: &Destination,
+    ) -> Option<Arc<dyn DatagramAnswers>> {
+        self.stand_ins.get()?.datagrams(caller, destination)
     }
 
     /// The server's end of a connection of the caller at `client`, when someone stands in for the server: at once, and

@@ -12,9 +12,11 @@ pub trait Recorders: Send + Sync + 'static {
     fn open(&self, opened: &Opened<'_>) -> Vec<Arc<dyn Recorder>>;
 }
 
-/// A connection that was taken in.
+/// A connection that was taken in, or the datagrams between a socket and a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened<'a> {
+    /// They are datagrams.
+    pub is_datagrams: bool,
     /// Who called.
     pub caller: &'a Arc<Caller>,
     /// Where it wanted to go.
@@ -50,6 +52,14 @@ impl Taps {
         Self {
             recorders,
             is_closed: false,
+        }
+    }
+
+    /// The same for datagrams, which have no end that could be improper.
+    pub(super) fn of_datagrams(recorders: Vec<Arc<dyn Recorder>>) -> Self {
+        Self {
+            recorders,
+            is_closed: true,
         }
     }
 

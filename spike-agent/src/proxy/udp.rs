@@ -17,7 +17,11 @@ use bytes::Bytes;
 use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Original, Proxy, UpstreamSockets, upstream};
+use super::{
+    DatagramAnswers, Opened, Original, Proxy, Reply, UpstreamSockets,
+    tap::Taps,
+    upstream,
+};
 use crate::{
     fault::{datagrams::Fate, timer},
     model::Direction,
@@ -50,6 +54,9 @@ struct Port {
 /// Datagrams between one caller's socket and one destination.
 struct Session {
     original: Original,
+    taps: Taps,
+    /// Who stands in for the destination.
+    answers: Option<Arc<dyn DatagramAnswers>>,
     requests_tx: mpsc::Sender<Waiting>,
     start: Instant,
     /// Milliseconds from `start` to the last datagram.
@@ -112,14 +119,14 @@ impl Port {
         let mut buffer = vec![0; MAX_DATAGRAM];
         loop {
             match self.socket.recv_from(&mut buffer).await {
-                Ok((length, client)) => self.request(client, &buffer[..length]),
+                Ok((length, client)) => self.request(client, &buffer[..length]).await,
                 // An error of a datagram that was sent before: the caller is gone.
                 Err(error) => tracing::debug!(%error, "receive a datagram"),
             }
         }
     }
 
-    fn request(self: &Arc<Self>, client: SocketAddr, bytes: &[u8]) {
+    async fn request(self: &Arc<Self>, client: SocketAddr, bytes: &[u8]) {
         let originals = &self.proxy.originals;
         let Some((cookie, destination)) = originals.datagrams(self.netns_cookie, client, self.local) else {
             return tracing::debug!(%client, "no original destination is known; datagram dropped");
@@ -131,6 +138,7 @@ impl Port {
             Err(error) => return tracing::debug!(%error, %destination, "open a way for datagrams; dropped"),
         };
         session.touch();
+        session.taps.way(Direction::Request).sent(bytes).await;
         let fate = self.fate(&session, Direction::Request);
         send(&session.requests_tx, bytes, fate);
     }
@@ -154,17 +162,32 @@ impl Port {
             .ok_or_else(|| io::Error::other("the caller is not known"))?;
         let faults = proxy.faults_rx.borrow().clone();
         proxy.find_source(&faults, &mut original, &*self.upstream, client);
-        let destination = upstream::unmapped(destination);
-        let socket = self.upstream.udp(destination.is_ipv6())?;
-        if let Some(source) = upstream::source(client, destination) {
-            rustix::net::bind(&socket, &source)?;
-        }
-        rustix::net::connect(&socket, &destination)?;
-        let server = Arc::new(UdpSocket::from_std(StdUdpSocket::from(socket))?);
+        let answers = proxy.datagram_answers(&original.caller, &original.destination);
+        let server = match self.connect(client, upstream::unmapped(destination)) {
+            Ok(server) => Some(Arc::new(server)),
+            // What is stood in for need not be reached.
+            Err(error) if answers.is_some() => {
+                tracing::debug!(%error, %destination, "the real server of datagrams cannot be reached");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let recorders = proxy.recorders.get().map_or_else(Vec::new, |recorders| {
+            recorders.open(&Opened {
+                is_datagrams: true,
+                caller: &Arc::new(original.caller.clone()),
+                destination: &original.destination,
+                netns_cookie: self.netns_cookie,
+                client: (client, self.local),
+                at: Instant::now(),
+            })
+        });
         let (requests_tx, requests_rx) = mpsc::channel(MAX_WAITING);
         let (responses_tx, responses_rx) = mpsc::channel(MAX_WAITING);
         let session = Arc::new(Session {
             original,
+            taps: Taps::of_datagrams(recorders),
+            answers,
             requests_tx,
             start: Instant::now(),
             used: AtomicU64::new(0),
@@ -179,16 +202,38 @@ impl Port {
         let port = Arc::clone(self);
         let running = Arc::clone(&session);
         tokio::spawn(async move {
-            let requests = deliver(requests_rx, Way::Request(Arc::clone(&server)));
-            let responses = deliver(responses_rx, Way::Response(Arc::clone(&port), client));
+            let line = |is_request| Way {
+                port: &port,
+                session: &running,
+                server: server.as_deref(),
+                client,
+                responses_tx: &responses_tx,
+                is_request,
+            };
+            let hears = async {
+                match &server {
+                    Some(server) => port.answers(server, &running, &responses_tx).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = running.ended.cancelled() => {}
-                () = requests => {}
-                () = responses => {}
-                () = port.answers(&server, &running, &responses_tx) => {}
+                () = deliver(requests_rx, line(true)) => {}
+                () = deliver(responses_rx, line(false)) => {}
+                () = hears => {}
             }
         });
         Ok(session)
+    }
+
+    /// A socket towards the destination, from where the caller would have sent.
+    fn connect(&self, client: SocketAddr, destination: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.upstream.udp(destination.is_ipv6())?;
+        if let Some(source) = upstream::source(client, destination) {
+            rustix::net::bind(&socket, &source)?;
+        }
+        rustix::net::connect(&socket, &destination)?;
+        UdpSocket::from_std(StdUdpSocket::from(socket))
     }
 
     async fn answers(&self, server: &UdpSocket, session: &Session, responses_tx: &mpsc::Sender<Waiting>) {
@@ -197,6 +242,9 @@ impl Port {
             match server.recv(&mut buffer).await {
                 Ok(length) => {
                     session.touch();
+                    if let Some(answers) = &session.answers {
+                        answers.heard(&buffer[..length]);
+                    }
                     let fate = self.fate(session, Direction::Response);
                     send(responses_tx, &buffer[..length], fate);
                 }
@@ -244,26 +292,50 @@ fn send(waiting_tx: &mpsc::Sender<Waiting>, bytes: &[u8], fate: Fate) {
     }
 }
 
-/// Which way a line of datagrams leads.
-enum Way {
-    Request(Arc<UdpSocket>),
-    Response(Arc<Port>, SocketAddr),
+/// Where a line of datagrams leads: to the server or who stands in for it, or back to the caller.
+struct Way<'a> {
+    port: &'a Port,
+    session: &'a Session,
+    /// None where only the stand-in can be reached.
+    server: Option<&'a UdpSocket>,
+    client: SocketAddr,
+    responses_tx: &'a mpsc::Sender<Waiting>,
+    is_request: bool,
 }
 
-impl Way {
+impl Way<'_> {
     async fn send(&self, bytes: &[u8]) {
-        let sent = match self {
-            Self::Request(server) => server.send(bytes).await,
-            Self::Response(port, client) => port.socket.send_to(bytes, *client).await,
+        let sent = if self.is_request {
+            self.request(bytes).await
+        } else {
+            let sent = self.port.socket.send_to(bytes, self.client).await;
+            self.session.taps.way(Direction::Response).arrived(bytes).await;
+            sent.map(drop)
         };
         if let Err(error) = sent {
             tracing::debug!(%error, "send a datagram on");
         }
     }
+
+    async fn request(&self, bytes: &[u8]) -> io::Result<()> {
+        let answers = self.session.answers.as_ref();
+        match (answers.map_or(Reply::Pass, |answers| answers.reply(bytes)), self.server) {
+            (Reply::Pass, Some(server)) => server.send(bytes).await.map(drop),
+            (Reply::Answer(answer, after), _) => {
+                let mut fate = self.port.fate(self.session, Direction::Response);
+                if !after.is_zero() {
+                    fate.at = Some(fate.at.unwrap_or_else(Instant::now) + after);
+                }
+                send(self.responses_tx, &answer, fate);
+                Ok(())
+            }
+            (Reply::Pass, None) | (Reply::Silence, _) => Ok(()),
+        }
+    }
 }
 
 /// Lets each datagram go at its time; those of the same time in the order in which they came.
-async fn deliver(mut waiting_rx: mpsc::Receiver<Waiting>, way: Way) {
+async fn deliver(mut waiting_rx: mpsc::Receiver<Waiting>, way: Way<'_>) {
     let mut line = BinaryHeap::<Reverse<InLine>>::new();
     let mut number = 0_u64;
     loop {

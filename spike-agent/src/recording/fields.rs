@@ -1,5 +1,6 @@
 //! What requests and responses say, as JSON that a person can query.
 
+mod dns;
 mod http1;
 mod http2;
 mod postgres;
@@ -22,6 +23,7 @@ pub(super) fn read(call: &Call, request: &[u8], response: &[u8]) -> (Value, Valu
         }
         (ProtocolName::Redis, _) => (redis::command(request), redis::reply(response)),
         (ProtocolName::Postgres, _) => (postgres::request(request), postgres::response(response)),
+        (ProtocolName::Dns, _) => (dns::request(request), dns::response(response)),
         _ => (Value::Null, Value::Null),
     }
 }

@@ -4,6 +4,7 @@
 //! counted, unless the carrier was told to wait.
 
 pub(super) mod connection;
+mod decoder;
 mod thread;
 
 use std::{
@@ -76,6 +77,8 @@ struct Shared {
     events_tx: mpsc::Sender<Event>,
     room: Arc<Semaphore>,
     started: Instant,
+    /// Time of the recording at that moment.
+    offset_ns: u64,
     backpressure: bool,
     counts: Counts,
     next: AtomicU64,
@@ -118,19 +121,45 @@ impl Live {
             body_limit: options.body_limit,
             ..options.about
         };
-        let started = Instant::now();
-        let writer = Writer::create(path, &about)?;
+        Self::fill(path, Writer::create(path, &about)?, options.redaction, options.backpressure, 0)
+    }
+
+    /// Starts a thread that adds to a recording that is there, by its own rules of redaction and limit.
+    ///
+    /// # Errors
+    /// When the file is no recording, cannot be written, or has rules that this Spike does not know.
+    pub fn append(path: &Path) -> Result<Self, RecordingError> {
+        let writer = Writer::append(path)?;
+        let rules = Redaction::of_recording(&writer.about().redaction);
+        let rules = rules.map_err(|error| RecordingError::Damaged {
+            path: path.to_owned(),
+            why: error.to_string(),
+        })?;
+        let since = unix_ns().saturating_sub(writer.about().started_unix_ns);
+        Self::fill(path, writer, rules, false, since)
+    }
+
+    /// `offset_ns` is how long ago the recording began.
+    fn fill(
+        path: &Path,
+        writer: Writer,
+        rules: Redaction,
+        backpressure: bool,
+        offset_ns: u64,
+    ) -> Result<Self, RecordingError> {
+        let body_limit = writer.about().body_limit;
         let (events_tx, events_rx) = mpsc::channel();
         let (ended_tx, ended_rx) = watch::channel(false);
         let shared = Arc::new(Shared {
             events_tx,
             room: Arc::new(Semaphore::new(ROOM)),
-            started,
-            backpressure: options.backpressure,
+            started: Instant::now(),
+            offset_ns,
+            backpressure,
             counts: Counts::default(),
             next: AtomicU64::new(0),
         });
-        let thread = Thread::new(writer, options.redaction, options.body_limit, shared.clone());
+        let thread = Thread::new(writer, rules, body_limit, shared.clone());
         let spawned = std::thread::Builder::new()
             .name("recording".to_owned())
             .spawn(move || {
@@ -213,8 +242,11 @@ impl Drop for Live {
 
 impl Shared {
     fn since_start(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.started);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        match at.checked_duration_since(self.started) {
+            Some(since) => self.offset_ns.saturating_add(nanoseconds(since)),
+            None => self.offset_ns.saturating_sub(nanoseconds(self.started - at)),
+        }
     }
 
     fn send(&self, event: Event) {

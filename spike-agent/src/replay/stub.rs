@@ -3,9 +3,11 @@
 mod armed;
 mod book;
 mod conversation;
+mod datagrams;
 mod dns;
 mod http1;
 pub(in crate::replay) mod http2;
+mod kept;
 mod misses;
 mod mysql;
 mod pass;
@@ -18,7 +20,8 @@ mod session;
 mod tests;
 
 use std::{
-    net::SocketAddr,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -31,13 +34,18 @@ use tokio::net::{TcpStream, UnixStream};
 
 pub use armed::{ArmedStub, Stubs};
 pub use book::Nearest;
+pub use datagrams::{Datagrams, Reply};
 pub use misses::Miss;
 use misses::Misses;
 use place::{Place, places};
 pub use session::Outcome;
 
-use super::{exchange::Talk, noise::Matcher};
+use super::{
+    exchange::{Exchange, Talk},
+    noise::Matcher,
+};
 pub use crate::model::{Lifetime, OnMiss};
+use crate::recording::live::Live;
 
 /// Connects to the real server, as the caller would have.
 pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<TcpStream>> + Send + Sync>;
@@ -53,6 +61,8 @@ pub struct Settings {
     pub lifetime: Lifetime,
     /// Which parts of requests count.
     pub matcher: Matcher,
+    /// The recording, where what the real server answered is kept.
+    pub kept: Option<Arc<Live>>,
 }
 
 /// A recording that answers.
@@ -60,6 +70,8 @@ pub struct Settings {
 pub struct Stub {
     settings: Settings,
     places: Vec<Place>,
+    /// Addresses that names led to, in small letters.
+    names: HashMap<String, Vec<IpAddr>>,
     counts: Counts,
     misses: Misses,
 }
@@ -78,10 +90,19 @@ pub struct Counts {
 }
 
 impl Stub {
-    /// One that answers with what was said in `talks`.
-    pub fn new(talks: &[Talk], settings: Settings) -> Arc<Self> {
+    /// One that answers with what was said in `talks`, and for names that were seen to lead to an address.
+    pub fn new<'a>(
+        talks: &[Talk],
+        names: impl IntoIterator<Item = (&'a str, IpAddr)>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let mut addresses = HashMap::<String, Vec<IpAddr>>::new();
+        for (name, address) in names {
+            addresses.entry(name.to_ascii_lowercase()).or_default().push(address);
+        }
         Arc::new(Self {
             places: places(talks, &settings.matcher),
+            names: addresses,
             settings,
             counts: Counts::default(),
             misses: Misses::default(),
@@ -137,9 +158,44 @@ impl Stub {
             .iter()
             .position(|place| place.address == Some(destination));
         let same_port = |place: &Place| place.address.is_some_and(|at| at.port() == destination.port());
+        // A name server is found by its own address or port alone.
+        let mut others = self.places.iter().enumerate().filter(|(_, place)| !place.is_dns());
+        let only = others.next().filter(|_| others.next().is_none());
         exact
             .or_else(|| self.places.iter().position(same_port))
-            .or_else(|| (self.places.len() == 1).then_some(0))
+            .or(only.map(|(index, _)| index))
+    }
+
+    /// Keeps an answer of the real server for the next such request, and in the recording.
+    fn learn(&self, place: &Place, is_udp: bool, exchange: Exchange) {
+        if let Some(live) = &self.settings.kept {
+            kept::keep(live, place, is_udp, &exchange);
+        }
+        place.learn(Arc::new(exchange));
+    }
+
+    /// Has what was kept written to its end.
+    pub async fn finish(&self) {
+        if let Some(live) = &self.settings.kept {
+            live.stop();
+            live.ended().await;
+        }
+    }
+
+    /// Notes a request that cannot be answered; says why.
+    fn note_miss(&self, place: &str, label: &str, nearest: Option<Nearest>, note: Option<String>) -> String {
+        self.counts.missed.fetch_add(1, Ordering::Relaxed);
+        let miss = Miss {
+            server: place.to_owned(),
+            label: label.to_owned(),
+            nearest,
+            note,
+            count: 1,
+        };
+        let text = miss.explain();
+        tracing::debug!(server = miss.server, "stub: {text}");
+        self.misses.add(miss);
+        text
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem, sync::atomic::Ordering};
 
-use super::Counts;
+use super::{Counts, decoder::Decoder};
 use crate::{
     protocol::{Call, Conversation, End, Side},
     recording::{
@@ -25,7 +25,7 @@ pub(in crate::recording) struct Carried {
     sides: [Sent; 2],
     stage: Stage,
     /// Decodes what is kept.
-    conversation: Conversation,
+    decoder: Decoder,
     found: Found,
     protocol: Option<&'static str>,
     calls: Vec<Call>,
@@ -72,17 +72,24 @@ impl Carried {
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok())
             .unwrap_or(0);
+        let is_datagrams = new.transport == "udp";
+        // What has a redactor is spoken on connections.
+        let stage = if is_datagrams {
+            Stage::Known(redactor(None, &rules))
+        } else {
+            Stage::Detecting {
+                probe: Box::new(Conversation::new(port)),
+                held: Vec::new(),
+                since_ns: None,
+            }
+        };
         Self {
             row,
             rules,
             body_limit,
             sides: [Sent::default(), Sent::default()],
-            stage: Stage::Detecting {
-                probe: Box::new(Conversation::new(port)),
-                held: Vec::new(),
-                since_ns: None,
-            },
-            conversation: Conversation::new(port),
+            stage,
+            decoder: Decoder::new(is_datagrams, port),
             found: Found::default(),
             protocol: None,
             calls: Vec::new(),
@@ -152,15 +159,14 @@ impl Carried {
         };
         if goes_on {
             self.sides[from as usize].position += count;
-            self.conversation
-                .missing(from, at_ns, Some(count), &mut self.calls);
+            self.decoder.missing(from, at_ns, count, &mut self.calls);
             return self.tell_calls(writer, None);
         }
         self.stage = Stage::Lost;
         // What was held goes with it.
         let held = self.sides.iter_mut().flat_map(|sent| sent.pending.drain(..));
         self.untold += held.map(|(length, _)| length as u64).sum::<u64>();
-        self.conversation.end(at_ns, End::Unsampled, &mut self.calls);
+        self.decoder.end(at_ns, End::Unsampled, &mut self.calls);
         self.tell_calls(writer, None)
     }
 
@@ -202,7 +208,7 @@ impl Carried {
             (_, true) => (End::Reset, HowEnded::Reset),
             (_, false) => (End::Closed, HowEnded::Closed),
         };
-        self.conversation.end(at_ns.unwrap_or(0), how.0, &mut self.calls);
+        self.decoder.end(at_ns.unwrap_or(0), how.0, &mut self.calls);
         self.tell_calls(writer, Some(counts))?;
         let cut: u64 = self.cut.iter().sum();
         if cut > 0 {
@@ -331,14 +337,14 @@ impl Carried {
         let cut = (bytes.len() - kept) as u64;
         self.cut[from as usize] += cut;
         counts.cut_bytes.fetch_add(cut, Ordering::Relaxed);
-        self.conversation.data(from, at_ns, bytes, &mut self.calls);
+        self.decoder.data(from, at_ns, bytes, &mut self.calls);
         self.tell_protocol(writer)?;
         self.tell_calls(writer, Some(counts))
     }
 
     fn tell_protocol(&mut self, writer: &mut Writer) -> Result<()> {
         let now = self
-            .conversation
+            .decoder
             .protocol()
             .map(crate::protocol::ProtocolName::as_str);
         if now.is_some() && now != self.protocol {

@@ -1,12 +1,18 @@
 //! The stubs that answer now, and which connections are theirs.
 
-use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64, atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64, atomic::Ordering},
+};
 
 use tokio::time::Instant;
 
-use super::{Settings, Stub};
+use super::{Datagrams, Settings, Stub};
 use crate::{
-    model::{Caller, Destination, FieldError, Selector, StubSpec},
+    model::{
+        Caller, Destination, EndSelector, FieldError, RawEnd, Selector, StubSpec, selector::RawPort,
+    },
+    recording::live::Live,
     replay::{Loaded, Matcher, Noise},
 };
 
@@ -31,6 +37,8 @@ pub struct ArmedStub {
     pub stub: Arc<Stub>,
     /// Its connections: those that any of these chooses.
     pub selectors: Vec<Selector>,
+    /// Datagrams that ask for names, to be answered from the recording.
+    pub datagrams: Vec<Selector>,
     /// When it ends by itself.
     pub deadline: Instant,
     /// What of the recording cannot be replayed, and why.
@@ -38,11 +46,16 @@ pub struct ArmedStub {
 }
 
 impl Stubs {
-    /// Makes a stub and has it answer.
+    /// Makes a stub and has it answer; what the real server answers is kept in `kept`, if there is one.
     ///
     /// # Errors
     /// Which field is wrong.
-    pub fn add(&self, spec: StubSpec, loaded: &Loaded) -> Result<Arc<ArmedStub>, FieldError> {
+    pub fn add(
+        &self,
+        spec: StubSpec,
+        loaded: &Loaded,
+        kept: Option<Arc<Live>>,
+    ) -> Result<Arc<ArmedStub>, FieldError> {
         let matcher = Matcher {
             noise: Noise {
                 rules: spec.noise.clone(),
@@ -54,9 +67,12 @@ impl Stubs {
             on_miss: spec.on_miss,
             lifetime: spec.lifetime,
             matcher,
+            kept,
         };
-        let stub = Stub::new(&loaded.talks, settings);
+        let names = loaded.names.iter().filter_map(|(name, _, answer)| Some((name.as_str(), answer.parse().ok()?)));
+        let stub = Stub::new(&loaded.talks, names, settings);
         let selectors = selectors(&spec.selector, &stub)?;
+        let datagrams = datagrams(&spec.selector, &stub)?;
         let left_out = loaded.talks.iter().flat_map(|talk| {
             let server = &talk.server;
             talk.left_out.iter().map(move |why| format!("{server}: {why}"))
@@ -89,6 +105,7 @@ impl Stubs {
             spec,
             stub,
             selectors,
+            datagrams,
             left_out,
         });
         *all = all.iter().cloned().chain([armed.clone()]).collect();
@@ -121,6 +138,24 @@ impl Stubs {
     }
 }
 
+impl Stubs {
+    /// What answers the datagrams between a socket and a name server: the newest stub that they belong to.
+    pub fn datagrams(self: &Arc<Self>, caller: &Caller, destination: &Destination) -> Option<Datagrams> {
+        let all = self.list();
+        let is_meant = |armed: &&Arc<ArmedStub>| {
+            let mut selectors = armed.datagrams.iter();
+            selectors.any(|selector| selector.matches(caller, destination))
+        };
+        let armed = all.iter().rev().find(is_meant)?;
+        let (stub, from) = (armed.stub.clone(), armed.spec.selector.from.clone());
+        let (stubs, name) = (self.clone(), armed.name.clone());
+        let is_there = move |stub: &Arc<Stub>| {
+            stubs.get(&name).is_some_and(|armed| Arc::ptr_eq(&armed.stub, stub))
+        };
+        Some(Datagrams::new(stub, destination.address, from, is_there))
+    }
+}
+
 impl ArmedStub {
     fn chooses(&self, caller: &Caller, destination: &Destination) -> bool {
         self.selectors
@@ -129,24 +164,53 @@ impl ArmedStub {
     }
 }
 
-/// What the operator chose, or the recorded servers.
-fn selectors(selector: &Selector, stub: &Stub) -> Result<Vec<Selector>, FieldError> {
-    if !selector.to.is_empty() {
-        return Ok(vec![selector.clone()]);
+/// Whose questions for names are answered: those of the chosen callers, wherever they ask; where all callers are meant, what
+/// the recorded name servers are asked.
+fn datagrams(selector: &Selector, stub: &Stub) -> Result<Vec<Selector>, FieldError> {
+    let servers = stub.places.iter().filter(|place| place.is_dns());
+    let servers: Vec<SocketAddr> = servers.filter_map(|place| place.address).collect();
+    let everywhere = Selector {
+        from: selector.from.clone(),
+        ..Selector::default()
+    };
+    let mut all = Vec::new();
+    if !selector.from.is_empty() && !(servers.is_empty() && stub.names.is_empty()) {
+        all.extend(everywhere.of_dns());
     }
+    for address in servers {
+        all.push(to(address, &everywhere)?);
+    }
+    Ok(all)
+}
+
+/// The same, to an address and port.
+fn to(address: SocketAddr, selector: &Selector) -> Result<Selector, FieldError> {
+    let raw = RawEnd {
+        cidr: Some(address.ip().to_string()),
+        port: Some(RawPort::Number(address.port())),
+        ..RawEnd::default()
+    };
+    Ok(Selector {
+        to: EndSelector::try_from(&raw)?,
+        everything: false,
+        ..selector.clone()
+    })
+}
+
+/// What the operator chose, or the recorded servers. A service or a host is also what had that name when it was recorded:
+/// now that it is down, nobody has it.
+fn selectors(selector: &Selector, stub: &Stub) -> Result<Vec<Selector>, FieldError> {
+    let to_all = selector.to.is_empty();
     let mut selectors = Vec::new();
+    if !to_all {
+        selectors.push(selector.clone());
+    }
     for place in &stub.places {
         let Some(address) = place.address else { continue };
-        let raw = crate::model::RawEnd {
-            cidr: Some(address.ip().to_string()),
-            port: Some(crate::model::selector::RawPort::Number(address.port())),
-            ..Default::default()
-        };
-        selectors.push(Selector {
-            to: crate::model::EndSelector::try_from(&raw)?,
-            everything: false,
-            ..selector.clone()
-        });
+        if !to_all && !place.is_of(&selector.to, address) {
+            continue;
+        }
+        selectors.push(to(address, selector)?);
     }
     if selectors.is_empty() {
         let message = "no server in the recording has an address: choose the connections with `to`";

@@ -25,8 +25,9 @@ pub(super) async fn serve(session: &mut Session, io: &mut UnixStream, mut input:
         match session.ask(&question.label, &question.label, &question.parts) {
             Outcome::Answer(exchange) => {
                 session.wait(asked_at, exchange.waited.unwrap_or_default()).await;
-                let answer = dns::answer_to(question.id, &exchange.answer.bytes());
-                io.write_all(&dns::framed(&answer)).await?;
+                if let Some(answer) = dns::answer_to(&message, &exchange.answer.bytes()) {
+                    io.write_all(&dns::framed(&answer)).await?;
+                }
             }
             // What was not recorded has no name here: to pass it on would tell the real server of it.
             Outcome::Fail(_) | Outcome::Pass(_) => {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::book::{Book, Cursor, Nearest};
 use crate::{
+    model::EndSelector,
     protocol::ProtocolName,
     replay::{
         exchange::{Exchange, Talk},
@@ -27,6 +28,8 @@ pub(super) struct Place {
     pub(super) address: Option<SocketAddr>,
     /// The name that callers found it by.
     pub(super) host: Option<String>,
+    /// The service that it was.
+    pub(super) callee: String,
     /// What it speaks, the most usual first.
     pub(super) protocols: Vec<Option<ProtocolName>>,
     /// What it says before anything is asked.
@@ -65,6 +68,7 @@ pub(super) fn places(talks: &[Talk], matcher: &Matcher) -> Vec<Place> {
                 .ok()
                 .map(|address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port())),
             host: talks.iter().find_map(|talk| talk.host.clone()),
+            callee: talks.first().map_or_else(String::new, |talk| talk.callee.clone()),
             protocols: protocols.into_iter().map(|(name, _)| name).collect(),
             greeting: greeting
                 .into_iter()
@@ -80,6 +84,30 @@ pub(super) fn places(talks: &[Talk], matcher: &Matcher) -> Vec<Place> {
 }
 
 impl Place {
+    /// Whether names are asked for here.
+    pub(super) fn is_dns(&self) -> bool {
+        self.protocols.contains(&Some(ProtocolName::Dns))
+    }
+
+    /// Whether it was of the service or host that is chosen, by the names of the recording.
+    pub(super) fn is_of(&self, to: &EndSelector, address: SocketAddr) -> bool {
+        let by_name = EndSelector {
+            service: None,
+            host: None,
+            ..to.clone()
+        };
+        let of_service = to.service.as_ref().map(|service| service.matches(&self.callee));
+        let host = self.host.as_deref().map(str::to_ascii_lowercase);
+        let of_host = to
+            .host
+            .as_ref()
+            .map(|name| host.as_ref().is_some_and(|host| name.matches(host)));
+        let names = [of_service, of_host];
+        names.iter().any(Option::is_some)
+            && names.iter().flatten().all(|is_it| *is_it)
+            && by_name.matches_destination(&address)
+    }
+
     /// How many different requests are recorded.
     pub(super) fn requests(&self) -> usize {
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Dial, Lifetime, Miss, Nearest, OnMiss, Stub, book::Cursor, place::Place};
+use super::{Dial, Lifetime, Nearest, OnMiss, Stub, book::Cursor, place::Place};
 use crate::{
     fault::timer,
     replay::{
@@ -102,17 +102,7 @@ impl Session {
 
     /// Notes a request that cannot be answered.
     pub(super) fn miss(&self, label: &str, nearest: Option<Nearest>, note: Option<String>) -> Outcome {
-        self.stub.counts.missed.fetch_add(1, Ordering::Relaxed);
-        let miss = Miss {
-            server: self.place().server.clone(),
-            label: label.to_owned(),
-            nearest,
-            note,
-            count: 1,
-        };
-        let text = miss.explain();
-        tracing::debug!(server = miss.server, "stub: {text}");
-        self.stub.misses.add(miss);
+        let text = self.stub.note_miss(&self.place().server, label, nearest, note);
         if self.passes() {
             Outcome::Pass(text)
         } else {
@@ -124,7 +114,7 @@ impl Session {
     pub(super) fn passed(&self, exchange: impl FnOnce() -> Exchange) {
         self.stub.counts.passed.fetch_add(1, Ordering::Relaxed);
         if self.stub.settings.on_miss == OnMiss::Record {
-            self.place().learn(Arc::new(exchange()));
+            self.stub.learn(self.place(), false, exchange());
         }
     }
 

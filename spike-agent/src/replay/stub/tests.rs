@@ -21,6 +21,7 @@ fn settings(on_miss: OnMiss) -> Settings {
             noise: Noise::default(),
             headers: Vec::new(),
         },
+        kept: None,
     }
 }
 
@@ -31,7 +32,7 @@ fn nowhere() -> Dial {
 fn stub(protocol: &str, asked: &str, told: &str, settings: Settings) -> Arc<Stub> {
     let talk = recorded(protocol, asked.as_bytes(), told.as_bytes()).split();
     assert!(talk.left_out.is_empty(), "{:?}", talk.left_out);
-    Stub::new(&[talk], settings)
+    Stub::new(&[talk], [], settings)
 }
 
 /// What a caller gets for what it sends, up to the end or to silence.
@@ -195,7 +196,7 @@ async fn a_server_is_known_by_its_address_else_by_its_port() {
         recorded.split()
     };
     let talks = [at("10.0.0.1:80"), at("10.0.0.2:80"), at("10.0.0.2:81")];
-    let stub = Stub::new(&talks, settings(OnMiss::Fail));
+    let stub = Stub::new(&talks, [], settings(OnMiss::Fail));
     for (address, expected) in [
         ("10.0.0.2:80", Some(1)),
         ("[::ffff:10.0.0.2]:81", Some(2)),
@@ -205,7 +206,7 @@ async fn a_server_is_known_by_its_address_else_by_its_port() {
         assert_eq!(stub.place(address.parse().unwrap()), expected, "{address}");
     }
     assert_eq!(
-        Stub::new(&talks[..1], settings(OnMiss::Fail)).place("10.9.9.9:1".parse().unwrap()),
+        Stub::new(&talks[..1], [], settings(OnMiss::Fail)).place("10.9.9.9:1".parse().unwrap()),
         Some(0)
     );
 }
@@ -213,7 +214,7 @@ async fn a_server_is_known_by_its_address_else_by_its_port() {
 #[tokio::test]
 async fn mysql_is_answered_whatever_its_statements_numbers_are() {
     use crate::replay::wire::mysql::{frame, tests as recordings};
-    let stub = Stub::new(&[recordings::connection().split()], settings(OnMiss::Fail));
+    let stub = Stub::new(&[recordings::connection().split()], [], settings(OnMiss::Fail));
     let mut stream = stub
         .answer("127.0.0.1:3306".parse().unwrap(), nowhere())
         .unwrap()
@@ -259,7 +260,7 @@ async fn names_are_answered_under_the_askers_number() {
     (answer[2], answer[3]) = (0x81, 0x80);
     let mut recorded = recorded("dns", &dns::framed(&question(1)), &dns::framed(&answer));
     recorded.server = SERVER.to_owned();
-    let stub = Stub::new(&[recorded.split()], settings(OnMiss::Fail));
+    let stub = Stub::new(&[recorded.split()], [], settings(OnMiss::Fail));
     let mut stream = stub.answer(SERVER.parse().unwrap(), nowhere()).unwrap().unwrap();
     stream.write_all(&dns::framed(&question(9))).await.unwrap();
     let mut told = vec![0; answer.len() + 2];

@@ -1,10 +1,10 @@
 //! DNS: questions and their answers, over TCP and in datagrams.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use hickory_proto::{
-    op::{Message, MessageType, ResponseCode},
-    rr::Record,
+    op::{Edns, Message, MessageType, ResponseCode},
+    rr::{RData, Record, RecordType},
 };
 
 use super::Recorded;
@@ -15,6 +15,8 @@ use crate::replay::{
 
 /// Bytes of a message's length over TCP.
 const LENGTH: usize = 2;
+/// Seconds for which an answer that was made up of a known address may be kept.
+const TTL: u32 = 1;
 
 /// A question without the number that its answer is found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,13 +74,51 @@ pub fn failure(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     message.to_vec().ok()
 }
 
-/// The answer with the number of another question.
-pub fn answer_to(id: u16, answer: &[u8]) -> Vec<u8> {
-    let mut bytes = answer.to_vec();
-    if let Some(first) = bytes.first_chunk_mut() {
-        *first = id.to_be_bytes();
+/// A recorded answer, for another question that asks the same: with that one's number and spelling, and with EDNS where
+/// that one has it. Its options are of the recorded question alone, such as cookies, and are left out.
+pub fn answer_to(question: &[u8], answer: &[u8]) -> Option<Vec<u8>> {
+    let asked = Message::from_vec(question).ok()?;
+    let Ok(mut told) = Message::from_vec(answer) else {
+        // Whatever it is, it was the answer.
+        return Some([&asked.metadata.id.to_be_bytes(), answer.get(2..)?].concat());
+    };
+    told.metadata.id = asked.metadata.id;
+    told.queries = asked.queries;
+    told.edns = asked.edns.is_some().then(|| plain(told.edns.as_ref()));
+    told.to_vec().ok()
+}
+
+fn plain(recorded: Option<&Edns>) -> Edns {
+    let mut edns = Edns::new();
+    if let Some(recorded) = recorded {
+        edns.set_max_payload(recorded.max_payload());
+        edns.set_rcode_high(recorded.rcode_high());
     }
-    bytes
+    edns
+}
+
+/// The answer to a question for a name whose addresses are known; none when it asks for something else.
+pub fn addresses_to(question: &[u8], addresses: &[IpAddr]) -> Option<Vec<u8>> {
+    let asked = Message::from_vec(question).ok()?;
+    let query = asked.queries.first()?.clone();
+    let is_ipv4 = match query.query_type {
+        RecordType::A => true,
+        RecordType::AAAA => false,
+        _ => return None,
+    };
+    let mut message = Message::response(asked.metadata.id, asked.metadata.op_code);
+    message.metadata.recursion_desired = asked.metadata.recursion_desired;
+    message.metadata.recursion_available = true;
+    for address in addresses.iter().filter(|address| address.is_ipv4() == is_ipv4) {
+        let data = match address {
+            IpAddr::V4(address) => RData::A((*address).into()),
+            IpAddr::V6(address) => RData::AAAA((*address).into()),
+        };
+        message.add_answer(Record::from_rdata(query.name.clone(), TTL, data));
+    }
+    message.edns = asked.edns.is_some().then(Edns::new);
+    message.add_query(query);
+    message.to_vec().ok()
 }
 
 /// A message with its length before it, as over TCP.
@@ -160,7 +200,7 @@ mod tests {
 
     use hickory_proto::{
         op::{OpCode, Query},
-        rr::{Name, RData, RecordType, rdata::A},
+        rr::{Name, rdata::A},
     };
 
     use super::*;
@@ -168,7 +208,7 @@ mod tests {
 
     fn asked(id: u16, name: &str) -> Vec<u8> {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
-        message.add_query(Query::query(Name::from_str(name).unwrap(), RecordType::A));
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
         message.to_vec().unwrap()
     }
 
@@ -205,7 +245,21 @@ mod tests {
                 ("A b.example", "b.example. A 10.0.0.2")
             ]
         );
-        assert!(answer_to(0x1234, &talk.exchanges[0].answer.bytes()).starts_with(&[0x12, 0x34]));
+        let again = answer_to(&asked(0x1234, "A.Example."), &talk.exchanges[0].answer.bytes()).unwrap();
+        let again = Message::from_vec(&again).unwrap();
+        assert_eq!(again.metadata.id, 0x1234);
+        assert_eq!(again.queries[0].name.to_ascii(), "A.Example.");
+        assert_eq!(again.answers.len(), 1);
+    }
+
+    #[test]
+    fn known_addresses_answer_for_their_own_family() {
+        let known = ["10.0.0.1", "::1"].map(|address| address.parse().unwrap());
+        let told = addresses_to(&asked(7, "a.example."), &known).unwrap();
+        assert_eq!(answer_parts(&told).get("answer"), Some("a.example. A 10.0.0.1"));
+        let none = addresses_to(&asked(7, "a.example."), &known[1..]).unwrap();
+        assert_eq!(answer_parts(&none).get("status"), answer_parts(&told).get("status"));
+        assert_eq!(answer_parts(&none).get("answer"), None);
     }
 
     #[test]
