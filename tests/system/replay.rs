@@ -1,5 +1,8 @@
 //! Replays: a recording in the place of servers that are down.
 
+mod drive;
+mod names;
+
 use std::{
     process::Command,
     time::{Duration, Instant},
@@ -15,7 +18,12 @@ use spike_tests::{
     world::{Done, Place, World, finish, kill},
 };
 
-use crate::Test;
+use crate::{Test, record::sql};
+use drive::{
+    drive_asks_names_again, drive_keeps_the_recorded_spacing, drive_sends_postgres_again,
+    faults_apply_to_what_is_driven,
+};
+use names::names_resolve_with_their_server_stopped;
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -25,6 +33,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "grpc_passes_with_its_server_stopped",
         grpc_passes_with_its_server_stopped,
+    ),
+    (
+        "names_resolve_with_their_server_stopped",
+        names_resolve_with_their_server_stopped,
     ),
     ("faults_apply_to_what_is_stubbed", faults_apply_to_what_is_stubbed),
     (
@@ -38,6 +50,21 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "drive_sends_redis_and_grpc_again",
         drive_sends_redis_and_grpc_again,
+    ),
+    ("drive_sends_postgres_again", drive_sends_postgres_again),
+    ("drive_asks_names_again", drive_asks_names_again),
+    (
+        "drive_keeps_the_recorded_spacing",
+        drive_keeps_the_recorded_spacing,
+    ),
+    ("faults_apply_to_what_is_driven", faults_apply_to_what_is_driven),
+    (
+        "a_service_is_stood_in_for_by_its_name",
+        a_service_is_stood_in_for_by_its_name,
+    ),
+    (
+        "panic_ends_stubs_and_recordings",
+        panic_ends_stubs_and_recordings,
     ),
     (
         "nothing_is_left_when_the_agent_is_killed",
@@ -295,6 +322,56 @@ fn misses_are_listed_with_the_nearest() {
     );
     let list = agent.json(&["replay", "list"]);
     assert!(list["replays"][0]["passed"].as_u64() >= Some(1), "{list}");
+    // It is in the recording, too, and the next stub has it.
+    agent.spike(&["replay", "stop", "rates"]).ok();
+    assert_eq!(sql(&file, "SELECT count(*) FROM call"), "3");
+    agent
+        .spike(&["replay", "stub", &file, "--detach", "--name", "rates"])
+        .ok();
+    assert!(ready().is_some());
+}
+
+fn a_service_is_stood_in_for_by_its_name() {
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let file = world.path("rates.spike").display().to_string();
+    let port = recorded_rates(&world, &agent, &file);
+    let service = sql(&file, "SELECT DISTINCT callee FROM connection");
+    assert!(!service.is_empty() && !service.contains(':'), "{service}");
+    let shell = world.place("shell");
+    let ask = |to: &str| {
+        let stub = ["replay", "stub", &file, "--detach", "--name", "rates", "--to", to];
+        agent.spike(&stub).ok();
+        let done = shell.run("curl", &["-sS", &url(port, "EUR")]);
+        agent.spike(&["replay", "stop", "rates"]).ok();
+        done
+    };
+    // Nobody listens there now who could be known by this name: it is the recording's.
+    assert!(ask(&format!("service={service}")).ok().contains("1.087"));
+    assert_eq!(ask("service=another").code(), 7);
+    assert_eq!(ask(&format!("service={service},port=1")).code(), 7);
+}
+
+fn panic_ends_stubs_and_recordings() {
+    let world = World::new();
+    let agent = Agent::start(&world);
+    let file = world.path("rates.spike").display().to_string();
+    let port = recorded_rates(&world, &agent, &file);
+    agent.spike(&["replay", "stub", &file, "--detach"]).ok();
+    let other = world.path("other.spike").display().to_string();
+    agent
+        .spike(&["record", "start", "--to", &format!("port={port}"), "-o", &other])
+        .ok();
+    let told = agent.spike(&["status"]).ok();
+    let line = |name: &str| told.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+    assert_eq!(line("recordings").as_deref(), Some("recordings 1"), "{told}");
+    assert_eq!(line("stubs").as_deref(), Some("stubs      1"), "{told}");
+    let told = agent.spike(&["panic"]).ok();
+    assert!(told.contains("1 recordings stopped, 1 stubs ended"), "{told}");
+    let status = agent.json(&["status"]);
+    assert_eq!((&status["recordings"], &status["stubs"]), (&0.into(), &0.into()), "{status}");
+    let done = world.place("shell").run("curl", &["-sS", &url(port, "EUR")]);
+    assert_eq!(done.code(), 7, "the server is down: {}", done.stderr);
 }
 
 fn nothing_is_left_when_the_agent_is_killed() {
