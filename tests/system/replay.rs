@@ -62,10 +62,7 @@ pub(crate) const TESTS: &[Test] = &[
         "a_service_is_stood_in_for_by_its_name",
         a_service_is_stood_in_for_by_its_name,
     ),
-    (
-        "panic_ends_stubs_and_recordings",
-        panic_ends_stubs_and_recordings,
-    ),
+    ("panic_ends_stubs_and_recordings", panic_ends_stubs_and_recordings),
     (
         "nothing_is_left_when_the_agent_is_killed",
         nothing_is_left_when_the_agent_is_killed,
@@ -363,13 +360,21 @@ fn panic_ends_stubs_and_recordings() {
         .spike(&["record", "start", "--to", &format!("port={port}"), "-o", &other])
         .ok();
     let told = agent.spike(&["status"]).ok();
-    let line = |name: &str| told.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+    let line = |name: &str| {
+        told.lines()
+            .find(|line| line.starts_with(name))
+            .map(str::to_owned)
+    };
     assert_eq!(line("recordings").as_deref(), Some("recordings 1"), "{told}");
     assert_eq!(line("stubs").as_deref(), Some("stubs      1"), "{told}");
     let told = agent.spike(&["panic"]).ok();
     assert!(told.contains("1 recordings stopped, 1 stubs ended"), "{told}");
     let status = agent.json(&["status"]);
-    assert_eq!((&status["recordings"], &status["stubs"]), (&0.into(), &0.into()), "{status}");
+    assert_eq!(
+        (&status["recordings"], &status["stubs"]),
+        (&0.into(), &0.into()),
+        "{status}"
+    );
     let done = world.place("shell").run("curl", &["-sS", &url(port, "EUR")]);
     assert_eq!(done.code(), 7, "the server is down: {}", done.stderr);
 }

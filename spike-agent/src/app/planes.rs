@@ -205,7 +205,9 @@ impl Planes for LivePlanes {
                 datagrams,
                 deadline_ns: u64::MAX,
             };
-            let of_others = of_recordings().chain(stubbed()).map(|selector| other(selector, false));
+            let of_others = of_recordings()
+                .chain(stubbed())
+                .map(|selector| other(selector, false));
             let of_names = of_dns.iter().map(|selector| other(selector, true));
             let sources: Vec<RuleSource<'_>> = of_faults.chain(of_others).chain(of_names).collect();
             let compiled = compile(&sources, &*self.known, &self.capabilities);

@@ -68,12 +68,7 @@ impl DatagramAnswers for Stubbed {
 
 impl LiveStubs {
     /// What a cgroup serves itself is not a dependency of it: a test suite has to reach the service that it tests.
-    fn is_served_within(
-        &self,
-        cgroup: &str,
-        destination: SocketAddr,
-        how: ([&str; 2], &str),
-    ) -> bool {
+    fn is_served_within(&self, cgroup: &str, destination: SocketAddr, how: ([&str; 2], &str)) -> bool {
         let pids = processes(&self.cgroups.directory(cgroup), 0);
         pids.iter().any(|pid| listens(*pid, destination.port(), how))
     }

@@ -18,11 +18,7 @@ pub trait StandIns: Send + Sync + 'static {
     -> Option<io::Result<TcpStream>>;
 
     /// What answers the datagrams of a caller's socket to a destination, when they are stood in for.
-    fn datagrams(
-        &self,
-        _caller: &Caller,
-        _destination: &Destination,
-    ) -> Option<Arc<dyn DatagramAnswers>> {
+    fn datagrams(&self, _caller: &Caller, _destination: &Destination) -> Option<Arc<dyn DatagramAnswers>> {
         None
     }
 }

@@ -17,11 +17,7 @@ use bytes::Bytes;
 use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    DatagramAnswers, Opened, Original, Proxy, Reply, UpstreamSockets,
-    tap::Taps,
-    upstream,
-};
+use super::{DatagramAnswers, Opened, Original, Proxy, Reply, UpstreamSockets, tap::Taps, upstream};
 use crate::{
     fault::{datagrams::Fate, timer},
     model::Direction,
@@ -319,7 +315,10 @@ impl Way<'_> {
 
     async fn request(&self, bytes: &[u8]) -> io::Result<()> {
         let answers = self.session.answers.as_ref();
-        match (answers.map_or(Reply::Pass, |answers| answers.reply(bytes)), self.server) {
+        match (
+            answers.map_or(Reply::Pass, |answers| answers.reply(bytes)),
+            self.server,
+        ) {
             (Reply::Pass, Some(server)) => server.send(bytes).await.map(drop),
             (Reply::Answer(answer, after), _) => {
                 let mut fate = self.port.fate(self.session, Direction::Response);

@@ -121,7 +121,13 @@ impl Live {
             body_limit: options.body_limit,
             ..options.about
         };
-        Self::fill(path, Writer::create(path, &about)?, options.redaction, options.backpressure, 0)
+        Self::fill(
+            path,
+            Writer::create(path, &about)?,
+            options.redaction,
+            options.backpressure,
+            0,
+        )
     }
 
     /// Starts a thread that adds to a recording that is there, by its own rules of redaction and limit.

@@ -8,9 +8,9 @@ mod plan;
 mod postgres;
 pub mod report;
 mod target;
-mod turns;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     sync::{

@@ -98,7 +98,10 @@ impl Stub {
     ) -> Arc<Self> {
         let mut addresses = HashMap::<String, Vec<IpAddr>>::new();
         for (name, address) in names {
-            addresses.entry(name.to_ascii_lowercase()).or_default().push(address);
+            addresses
+                .entry(name.to_ascii_lowercase())
+                .or_default()
+                .push(address);
         }
         Arc::new(Self {
             places: places(talks, &settings.matcher),
@@ -159,7 +162,11 @@ impl Stub {
             .position(|place| place.address == Some(destination));
         let same_port = |place: &Place| place.address.is_some_and(|at| at.port() == destination.port());
         // A name server is found by its own address or port alone.
-        let mut others = self.places.iter().enumerate().filter(|(_, place)| !place.is_dns());
+        let mut others = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| !place.is_dns());
         let only = others.next().filter(|_| others.next().is_none());
         exact
             .or_else(|| self.places.iter().position(same_port))

@@ -59,22 +59,31 @@ pub(super) fn a_har_fits_its_schema() {
     let agent = Agent::start(&world);
     let (http2, port) = (nginx_http2(&world, &world.place("http2")), free_port());
     let program = script("secrets_service.py").display().to_string();
-    let service = world
-        .place("web")
-        .serve("python3", &[program, port.to_string()]);
+    let service = world.place("web").serve("python3", &[program, port.to_string()]);
     wait_for_listener(&format!("127.0.0.1:{port}"));
     let shell = world.place("shell");
     let file = record(&world, &agent, &format!("--from {}", shell.selector()));
     let url = format!("http://127.0.0.1:{port}/a%20b?c=d&e=%C3%A9&f");
     let calls: [&[&str]; 5] = [
         &["-H", "Cookie: a=b; c", "-H", "X-Answer: ['1','2','3','4']", &url],
-        &["-H", "Content-Type: application/json", "-d", "{\"a\": \"\u{e9}\"}", &url],
+        &[
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            "{\"a\": \"\u{e9}\"}",
+            &url,
+        ],
         &["-F", "a=b", "-F", "file=@/bin/true", &url],
         &["--data-binary", "@/bin/true", &url],
-        &["--http2-prior-knowledge", &format!("http://127.0.0.1:{http2}/small")],
+        &[
+            "--http2-prior-knowledge",
+            &format!("http://127.0.0.1:{http2}/small"),
+        ],
     ];
     for args in calls {
-        shell.run("curl", &[&["-sS", "-o", "/dev/null"], args].concat()).ok();
+        shell
+            .run("curl", &[&["-sS", "-o", "/dev/null"], args].concat())
+            .ok();
     }
     // One that nobody answers to the end.
     spike_tests::world::kill(service, libc::SIGSTOP);

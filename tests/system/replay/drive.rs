@@ -67,13 +67,26 @@ pub(super) fn drive_sends_postgres_again() {
     let (report, code) = drive(&agent, &file, &target, &["--speed", "4x"]);
     assert_eq!((code, &report["failed"]), (1, &Value::from(0)), "{report}");
     let first = &report["calls"][0];
-    assert_eq!(first["call"], "CREATE TABLE goods (id int PRIMARY KEY, name text)", "{report}");
+    assert_eq!(
+        first["call"], "CREATE TABLE goods (id int PRIMARY KEY, name text)",
+        "{report}"
+    );
     let told = first["differences"].to_string();
     assert!(told.contains("error.code: not recorded, came 42P07"), "{told}");
     // The recording has nobody's password: drive logs in by itself, or says why it cannot.
     let psql = |statement: &str| {
         let mut psql = place.command(bin.join("psql"));
-        psql.args(["-X", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-c", statement]);
+        psql.args([
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-U",
+            "postgres",
+            "-c",
+            statement,
+        ]);
         finish(start(&mut psql), "psql").ok();
     };
     psql("CREATE ROLE ann LOGIN SUPERUSER PASSWORD 'good'");
@@ -92,13 +105,27 @@ pub(super) fn drive_sends_postgres_again() {
         let done = finish(start(&mut command), "spike replay drive");
         serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.stderr))
     };
-    let why = |report: &Value| report["calls"][0]["error"].as_str().unwrap_or_default().to_owned();
-    wait_for("PostgreSQL to ask for a password", Duration::from_secs(10), || {
-        why(&log_in(None)).contains("log in as `ann`: the server asks for a password: set PGPASSWORD").then_some(())
-    });
+    let why = |report: &Value| {
+        report["calls"][0]["error"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    wait_for(
+        "PostgreSQL to ask for a password",
+        Duration::from_secs(10),
+        || {
+            why(&log_in(None))
+                .contains("log in as `ann`: the server asks for a password: set PGPASSWORD")
+                .then_some(())
+        },
+    );
     let report = log_in(Some("bad"));
     assert_eq!(report["failed"], report["requests"], "{report}");
-    assert!(why(&report).contains("password authentication failed"), "{report}");
+    assert!(
+        why(&report).contains("password authentication failed"),
+        "{report}"
+    );
     let report = log_in(Some("good"));
     assert_eq!(report["failed"], 0, "{report}");
 }
@@ -152,9 +179,7 @@ pub(super) fn drive_keeps_the_recorded_spacing() {
         .spike(&["record", "start", "--from", &shell.selector(), "-o", &file])
         .ok();
     let program = script("spaced_calls.py").display().to_string();
-    shell
-        .run("python3", &[&program, &text, &COUNT.to_string()])
-        .ok();
+    shell.run("python3", &[&program, &text, &COUNT.to_string()]).ok();
     agent.spike(&["record", "stop"]).ok();
     let url = format!("http://{address}/arrivals");
     let arrivals = || {
@@ -205,7 +230,12 @@ pub(super) fn faults_apply_to_what_is_driven() {
     let file = world.path("rates.spike").display().to_string();
     recorded_rates(&world, &agent, &file);
     let port = free_port();
-    serve(&world, &world.place("rates"), "json_rates.py", &[&port.to_string()]);
+    serve(
+        &world,
+        &world.place("rates"),
+        "json_rates.py",
+        &[&port.to_string()],
+    );
     let target = format!("127.0.0.1:{port}");
     wait_for_listener(&target);
     // Within what the agent observes.
@@ -214,8 +244,8 @@ pub(super) fn faults_apply_to_what_is_driven() {
         let mut command = shell.command(spike_bin());
         command.args(["replay", "drive", &file, "--target", &target, "--json"]);
         let done = finish(start(&mut command), "spike replay drive");
-        let report: Value = serde_json::from_str(&done.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", done.stderr));
+        let report: Value =
+            serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.stderr));
         (report, done.code())
     };
     let latency = |report: &Value| report["latency_ms"]["p50"].as_f64().expect("a latency");

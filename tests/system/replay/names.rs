@@ -17,7 +17,11 @@ fn exec_resolving(agent: &Agent, place: &Place<'_>, options: &[&str], resolv: &s
         .arg("exec")
         .args(options)
         .args(["--", "unshare", "--mount", "sh", "-c"])
-        .args(["mount --bind \"$1\" /etc/resolv.conf && shift && exec python3 \"$@\"", "sh", resolv])
+        .args([
+            "mount --bind \"$1\" /etc/resolv.conf && shift && exec python3 \"$@\"",
+            "sh",
+            resolv,
+        ])
         .args(args)
         .env("SPIKE_SOCKET", agent.socket());
     finish(spike_tests::world::start(&mut command), "spike exec")
@@ -65,11 +69,18 @@ pub(super) fn names_resolve_with_their_server_stopped() {
     let done = exec_resolving(&agent, &shell, &stubbed, &kept, &["-c", ask]);
     assert_eq!(done.code(), 3, "{}{}", done.stdout, done.stderr);
     let told = "no recorded answer to A other.shop.test; nearest: A ";
-    assert!(done.stderr.contains(told) || done.stdout.contains(told), "{}{}", done.stdout, done.stderr);
+    assert!(
+        done.stderr.contains(told) || done.stdout.contains(told),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
     // A stub by itself is for those whom it was said to be for.
     let (mine, others) = (shell.selector(), world.place("others"));
     agent
-        .spike(&["replay", "stub", &file, "--detach", "--name", "names", "--from", &mine])
+        .spike(&[
+            "replay", "stub", &file, "--detach", "--name", "names", "--from", &mine,
+        ])
         .ok();
     let resolves = |place: &Place<'_>| {
         let line = format!("import socket; print(socket.gethostbyname('{name}'))");

@@ -10,9 +10,10 @@ const RECORDS_LIMIT: usize = 100;
 pub(super) fn request(bytes: &[u8]) -> Value {
     let message = message(bytes);
     let query = message.as_ref().and_then(|message| message.queries.first());
-    query.map_or(Value::Null, |query| {
-        json!({"name": name(&query.name), "type": query.query_type.to_string()})
-    })
+    query.map_or(
+        Value::Null,
+        |query| json!({"name": name(&query.name), "type": query.query_type.to_string()}),
+    )
 }
 
 /// `status`, and `answers` with `name`, `type`, `ttl` in seconds and `data`.

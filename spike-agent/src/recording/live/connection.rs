@@ -343,10 +343,7 @@ impl Carried {
     }
 
     fn tell_protocol(&mut self, writer: &mut Writer) -> Result<()> {
-        let now = self
-            .decoder
-            .protocol()
-            .map(crate::protocol::ProtocolName::as_str);
+        let now = self.decoder.protocol().map(crate::protocol::ProtocolName::as_str);
         if now.is_some() && now != self.protocol {
             self.protocol = now;
             writer.set_protocol(self.row, now.unwrap_or_default())?;

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use super::{
-    LEAD, Shared, postgres,
+    LEAD, Shared,
     plan::{Lane, Step},
+    postgres,
 };
 use crate::{
     fault::timer,
@@ -195,7 +196,9 @@ impl Line {
 
 async fn datagrams(target: &str) -> io::Result<UdpSocket> {
     let mut found = lookup_host(target).await?;
-    let address = found.next().ok_or_else(|| io::Error::other("it has no address"))?;
+    let address = found
+        .next()
+        .ok_or_else(|| io::Error::other("it has no address"))?;
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -12,11 +12,9 @@ use tokio::{
 };
 
 use super::{Shared, compare::Outcome, plan::Step, turns::Turn};
-use crate::{
-    replay::{
-        exchange::Sent,
-        wire::http1::{self, Message, Read},
-    },
+use crate::replay::{
+    exchange::Sent,
+    wire::http1::{self, Message, Read},
 };
 
 /// Fields that are made anew.

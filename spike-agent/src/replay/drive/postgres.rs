@@ -60,11 +60,17 @@ pub(super) async fn log_in(
             (b'E', _) => return Err(failed(&error_text(&said))),
             (b'R', PASSWORD) => write(stream, &text(password()?)).await?,
             (b'R', MD5) => {
-                let salt = data.first_chunk().ok_or_else(|| failed("a salt that is too short"))?;
+                let salt = data
+                    .first_chunk()
+                    .ok_or_else(|| failed("a salt that is too short"))?;
                 let hash = md5_hash(user.as_bytes(), password()?.as_bytes(), *salt);
                 write(stream, &text(&hash)).await?;
             }
-            (b'R', SASL) if data.split(|b| *b == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) => {
+            (b'R', SASL)
+                if data
+                    .split(|b| *b == 0)
+                    .any(|name| name == SCRAM_SHA_256.as_bytes()) =>
+            {
                 let client = ScramSha256::new(password()?.as_bytes(), ChannelBinding::unsupported());
                 let first = client.message();
                 let length = u32::try_from(first.len()).unwrap_or(0).to_be_bytes();

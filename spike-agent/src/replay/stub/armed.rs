@@ -9,9 +9,7 @@ use tokio::time::Instant;
 
 use super::{Datagrams, Settings, Stub};
 use crate::{
-    model::{
-        Caller, Destination, EndSelector, FieldError, RawEnd, Selector, StubSpec, selector::RawPort,
-    },
+    model::{Caller, Destination, EndSelector, FieldError, RawEnd, Selector, StubSpec, selector::RawPort},
     recording::live::Live,
     replay::{Loaded, Matcher, Noise},
 };
@@ -69,7 +67,10 @@ impl Stubs {
             matcher,
             kept,
         };
-        let names = loaded.names.iter().filter_map(|(name, _, answer)| Some((name.as_str(), answer.parse().ok()?)));
+        let names = loaded
+            .names
+            .iter()
+            .filter_map(|(name, _, answer)| Some((name.as_str(), answer.parse().ok()?)));
         let stub = Stub::new(&loaded.talks, names, settings);
         let selectors = selectors(&spec.selector, &stub)?;
         let datagrams = datagrams(&spec.selector, &stub)?;
@@ -150,7 +151,9 @@ impl Stubs {
         let (stub, from) = (armed.stub.clone(), armed.spec.selector.from.clone());
         let (stubs, name) = (self.clone(), armed.name.clone());
         let is_there = move |stub: &Arc<Stub>| {
-            stubs.get(&name).is_some_and(|armed| Arc::ptr_eq(&armed.stub, stub))
+            stubs
+                .get(&name)
+                .is_some_and(|armed| Arc::ptr_eq(&armed.stub, stub))
         };
         Some(Datagrams::new(stub, destination.address, from, is_there))
     }

@@ -156,7 +156,13 @@ impl Datagrams {
     }
 
     fn places(&self) -> impl Iterator<Item = usize> {
-        let all = || self.stub.places.iter().enumerate().filter(|(_, place)| place.is_dns());
+        let all = || {
+            self.stub
+                .places
+                .iter()
+                .enumerate()
+                .filter(|(_, place)| place.is_dns())
+        };
         let is_own = |address: Option<SocketAddr>| address == Some(self.server);
         let own = all().filter(move |(_, place)| is_own(place.address));
         let others = all().filter(move |(_, place)| !is_own(place.address));
@@ -251,7 +257,11 @@ mod tests {
         assert_eq!(told(reply), (79, 0, ResponseCode::ServFail, Duration::ZERO));
         let misses = chosen.stub.misses();
         assert_eq!(misses[0].label, "A other.example");
-        assert!(misses[0].explain().contains("name: recorded api.example, came other.example"));
+        assert!(
+            misses[0]
+                .explain()
+                .contains("name: recorded api.example, came other.example")
+        );
         let everybody = datagrams(OnMiss::Fail, "{}", SERVER);
         assert_eq!(everybody.reply(&question(79, "other.example.")), Reply::Pass);
         assert!(everybody.stub.misses().is_empty());

@@ -114,13 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         recording::live::Options,
-        replay::{
-            Matcher, Parts,
-            flow::Piece,
-            load,
-            stub::place::places,
-            wire::testing::recorded,
-        },
+        replay::{Matcher, Parts, flow::Piece, load, stub::place::places, wire::testing::recorded},
     };
 
     fn exchange(sent: Sent, answer: Answer) -> Exchange {
@@ -179,10 +173,19 @@ mod tests {
         let talks = load(&path).unwrap().talks;
         let shown: Vec<_> = talks
             .iter()
-            .map(|talk| (talk.server.as_str(), talk.callee.as_str(), talk.exchanges[0].label.as_str()))
+            .map(|talk| {
+                (
+                    talk.server.as_str(),
+                    talk.callee.as_str(),
+                    talk.exchanges[0].label.as_str(),
+                )
+            })
             .collect();
         let server = "10.0.0.1:80";
-        let expected = [(server, "payments", "GET /a?token=******"), (server, "payments", "/s/M")];
+        let expected = [
+            (server, "payments", "GET /a?token=******"),
+            (server, "payments", "/s/M"),
+        ];
         assert_eq!(shown, expected);
         assert_eq!(talks[0].exchanges[0].response.get("status"), Some("200"));
         let waited = talks[0].exchanges[0].waited.unwrap();

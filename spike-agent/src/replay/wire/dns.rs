@@ -258,7 +258,10 @@ mod tests {
         let told = addresses_to(&asked(7, "a.example."), &known).unwrap();
         assert_eq!(answer_parts(&told).get("answer"), Some("a.example. A 10.0.0.1"));
         let none = addresses_to(&asked(7, "a.example."), &known[1..]).unwrap();
-        assert_eq!(answer_parts(&none).get("status"), answer_parts(&told).get("status"));
+        assert_eq!(
+            answer_parts(&none).get("status"),
+            answer_parts(&told).get("status")
+        );
         assert_eq!(answer_parts(&none).get("answer"), None);
     }
 

@@ -168,16 +168,28 @@ fn rounds_are_what_is_sent_up_to_the_next_time_the_server_is_ready() {
     let told = [
         begun(),
         [row("1"), done(b"SELECT 1\0")].concat(),
-        [message(b'1', b""), message(b'2', b""), row("a"), done(b"SELECT 1\0")].concat(),
+        [
+            message(b'1', b""),
+            message(b'2', b""),
+            row("a"),
+            done(b"SELECT 1\0"),
+        ]
+        .concat(),
         [message(b'G', &[0, 0, 0]), done(b"COPY 1\0")].concat(),
     ]
     .concat();
     let talk = recorded("postgresql", &asked, &told).split();
     assert_eq!(talk.login, [("user".to_owned(), "me".to_owned())]);
     let sent: Vec<_> = talk.rounds.iter().map(|round| round.sent.clone()).collect();
-    assert_eq!(sent, [simple, executed, copied].map(|bytes| Sent::Raw(bytes.into())));
+    assert_eq!(
+        sent,
+        [simple, executed, copied].map(|bytes| Sent::Raw(bytes.into()))
+    );
     let labels: Vec<_> = talk.rounds.iter().map(|round| round.label.as_str()).collect();
-    assert_eq!(labels, ["SELECT 1", "execute SELECT $1::text", "COPY t FROM STDIN"]);
+    assert_eq!(
+        labels,
+        ["SELECT 1", "execute SELECT $1::text", "COPY t FROM STDIN"]
+    );
     assert_eq!(talk.rounds[1].response.get("row.1.1"), Some("a"));
     assert_eq!(talk.rounds[2].response.get("done"), Some("COPY 1"));
 }
