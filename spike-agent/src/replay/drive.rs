@@ -1,5 +1,6 @@
 //! Sends recorded requests again, in their recorded time, and compares the answers with the recorded ones.
 
+mod answered;
 mod bytes;
 mod compare;
 mod http1;
@@ -30,6 +31,7 @@ pub use target::Target;
 
 use super::{exchange::Talk, noise::Noise};
 use crate::{fault::timer, protocol::ProtocolName};
+use answered::Answered;
 use plan::{Plan, Step};
 use turns::{Turn, Turns};
 
@@ -184,9 +186,10 @@ pub async fn drive(
 async fn once(plan: &Plan, shared: &Arc<Shared>, stop: &CancellationToken) {
     let start = Instant::now() + START;
     let mut tasks = JoinSet::new();
+    let answered = Arc::new(Answered::none_of(&plan.lanes));
     for lane in &plan.lanes {
-        let (lane, shared) = (lane.clone(), shared.clone());
-        tasks.spawn(bytes::send_all(lane, shared, start));
+        let (lane, shared, answered) = (lane.clone(), shared.clone(), answered.clone());
+        tasks.spawn(bytes::send_all(lane, shared, answered, start));
     }
     let sender = Arc::new(Sender {
         http1: http1::Pool::default(),

@@ -95,6 +95,8 @@ pub struct Talk {
     pub login: Vec<(String, String)>,
     /// It is datagrams.
     pub is_udp: bool,
+    /// When it was opened, in nanoseconds of the recording.
+    pub opened_ns: u64,
     /// Why some of it is left out; empty when all was understood.
     pub left_out: Vec<String>,
 }

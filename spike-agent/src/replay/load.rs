@@ -96,6 +96,7 @@ fn talk(reader: &Reader, row: &ConnectionRow) -> Result<Talk, RecordingError> {
         host: row.opened.host.clone(),
         callee: row.opened.callee.clone(),
         is_udp: row.opened.transport == "udp",
+        opened_ns: row.opened.opened_ns,
         client: client.unwrap_or_default(),
         answers: answers.unwrap_or_default(),
         closed: row.ended != HowEnded::Open,

@@ -33,6 +33,8 @@ pub struct Recorded {
     pub callee: String,
     /// `udp`, else `tcp`.
     pub is_udp: bool,
+    /// When it was opened, in nanoseconds of the recording.
+    pub opened_ns: u64,
     /// What the caller sent.
     pub client: Flow,
     /// What the server sent.
@@ -55,6 +57,7 @@ impl Recorded {
             rounds: Vec::new(),
             login: Vec::new(),
             is_udp: self.is_udp,
+            opened_ns: self.opened_ns,
             left_out: Vec::new(),
         };
         match talk.protocol {

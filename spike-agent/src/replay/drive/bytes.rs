@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     LEAD, Shared,
+    answered::Answered,
     plan::{Lane, Step},
     postgres,
 };
@@ -33,11 +34,11 @@ use crate::{
 const MAX_DATAGRAM: usize = 65_535;
 
 /// Sends a lane; what cannot be sent any more fails.
-pub(super) async fn send_all(lane: Lane, shared: Arc<Shared>, start: Instant) {
-    let first = lane.steps.first().map(|step| start + step.due);
-    if let Some(early) = first.and_then(|first| first.checked_sub(LEAD)) {
-        timer::until(early).await;
+pub(super) async fn send_all(lane: Lane, shared: Arc<Shared>, answered: Arc<Answered>, start: Instant) {
+    if let Some(opens) = (start + lane.opens).checked_sub(LEAD) {
+        timer::until(opens).await;
     }
+    answered.up_to(lane.after).await;
     let patience = shared.options.patience;
     let late = || format!("no answer within {patience:?}");
     let opened = timeout(patience, Line::open(&lane, &shared)).await;
@@ -45,10 +46,12 @@ pub(super) async fn send_all(lane: Lane, shared: Arc<Shared>, start: Instant) {
     for step in &lane.steps {
         let due = start + step.due;
         timer::until(due).await;
+        answered.up_to(step.after).await;
         let open = match &mut line {
             Ok(open) => open,
             Err(why) => {
                 shared.add(shared.judge(step, due, None, Err(why.clone())));
+                answered.note(step.answer);
                 continue;
             }
         };
@@ -58,6 +61,7 @@ pub(super) async fn send_all(lane: Lane, shared: Arc<Shared>, start: Instant) {
         // A datagram that was lost says nothing of the next one.
         let failed = answer.as_ref().err().filter(|_| !lane.is_udp).cloned();
         shared.add(shared.judge(step, due, Some(sent), answer));
+        answered.note(step.answer);
         if let Some(why) = failed {
             line = Err(why);
         }

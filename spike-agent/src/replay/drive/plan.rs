@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Options, Pace};
+use super::{LEAD, Options, Pace};
 use crate::{
     protocol::ProtocolName,
-    replay::exchange::{Exchange, Talk},
+    replay::exchange::{Answer, Exchange, Talk},
 };
 
 /// Why nothing can be sent.
@@ -31,6 +31,36 @@ pub(super) struct Step {
     pub(super) due: Duration,
     pub(super) protocol: ProtocolName,
     pub(super) exchange: Arc<Exchange>,
+    /// Of a lane: the place of its answer among the recorded answers of all lanes, in the order in which they came.
+    pub(super) answer: usize,
+    /// Of a lane: so many of them had come when it was sent.
+    pub(super) after: usize,
+}
+
+/// When the last of the recorded answer came, in nanoseconds of the recording.
+fn answered_ns(exchange: &Exchange) -> u64 {
+    let (Answer::Raw { pieces, .. } | Answer::Stream { pieces, .. }) = &exchange.answer;
+    let last = pieces.last().map(|piece| piece.after);
+    let after = last.or(exchange.waited).unwrap_or_default();
+    let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+    exchange.started_ns.saturating_add(after)
+}
+
+/// Says which answers each lane, and each request of one, is to wait for.
+fn order(lanes: &mut BTreeMap<usize, Lane>) {
+    let steps = lanes.values().flat_map(|lane| &lane.steps);
+    let mut times: Vec<u64> = steps.map(|step| answered_ns(&step.exchange)).collect();
+    times.sort_unstable();
+    let before = |moment: u64| times.partition_point(|at| *at < moment);
+    for lane in lanes.values_mut() {
+        lane.after = before(lane.opened_ns);
+    }
+    let mut steps: Vec<&mut Step> = lanes.values_mut().flat_map(|lane| &mut lane.steps).collect();
+    steps.sort_by_key(|step| answered_ns(&step.exchange));
+    for (place, step) in steps.into_iter().enumerate() {
+        step.answer = place;
+        step.after = before(step.exchange.started_ns);
+    }
 }
 
 /// The requests of a connection whose order matters.
@@ -41,6 +71,11 @@ pub(super) struct Lane {
     pub(super) is_udp: bool,
     /// What the client began with.
     pub(super) login: Vec<(String, String)>,
+    opened_ns: u64,
+    /// When it is opened, counted from [`LEAD`] before the start.
+    pub(super) opens: Duration,
+    /// So many of the lanes' answers had come when it was opened.
+    pub(super) after: usize,
     pub(super) steps: Vec<Step>,
 }
 
@@ -123,6 +158,18 @@ impl Plan {
             Pace::Speed(speed) => Duration::from_nanos(exchange.started_ns - first).div_f64(speed),
             Pace::Rate(rate) => Duration::from_secs_f64(number as f64 / rate),
         };
+        // As recorded, so that what it takes is no part of the first request's time; at a rate, a while before that.
+        let opens = |talk: &Talk, first_due: Duration| match options.pace {
+            Pace::Speed(speed) if talk.opened_ns < first => {
+                let before = Duration::from_nanos(first - talk.opened_ns);
+                LEAD.saturating_sub(before.div_f64(speed))
+            }
+            Pace::Speed(speed) => {
+                let behind = Duration::from_nanos(talk.opened_ns - first);
+                LEAD + behind.div_f64(speed).min(first_due)
+            }
+            Pace::Rate(_) => first_due,
+        };
         let (mut steps, mut lanes) = (Vec::new(), BTreeMap::<usize, Lane>::new());
         for (number, (index, talk, exchange)) in all.into_iter().enumerate() {
             let step = |protocol| Step {
@@ -130,6 +177,8 @@ impl Plan {
                 due: due(number, exchange),
                 protocol,
                 exchange: exchange.clone(),
+                answer: 0,
+                after: 0,
             };
             match talk.protocol {
                 Some(protocol @ (ProtocolName::Http1 | ProtocolName::Http2 | ProtocolName::Grpc)) => {
@@ -140,12 +189,16 @@ impl Plan {
                         protocol,
                         is_udp: talk.is_udp,
                         login: talk.login.clone(),
+                        opened_ns: talk.opened_ns,
+                        opens: opens(talk, due(number, exchange)),
+                        after: 0,
                         steps: Vec::new(),
                     });
                     lane.steps.push(step(protocol.unwrap_or(ProtocolName::Redis)));
                 }
             }
         }
+        order(&mut lanes);
         Ok(Self {
             steps: steps.into(),
             lanes: lanes.into_values().collect(),
