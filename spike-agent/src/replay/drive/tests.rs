@@ -248,3 +248,56 @@ async fn what_cannot_be_sent_is_an_error_or_a_failure() {
     );
     assert!(seen.load(Ordering::Relaxed));
 }
+
+#[tokio::test]
+async fn what_needs_an_answer_on_another_connection_waits_for_it() {
+    let talk = |connection: i64, at: u64, asked: &str, told: &str| {
+        let flow = |at: u64, text: &str| {
+            let bytes = text.as_bytes().to_vec();
+            Flow::new([(0, at, bytes)], text.len() as u64).unwrap()
+        };
+        Recorded {
+            connection,
+            protocol: Some("redis".to_owned()),
+            server: "10.0.0.1:6379".to_owned(),
+            opened_ns: at,
+            client: flow(at, asked),
+            answers: flow(at + 1_000_000, told),
+            ..Recorded::default()
+        }
+        .split()
+    };
+    let set = talk(1, 5_000_000, "SET a 1\r\n", "+OK\r\n");
+    let get = talk(2, 7_000_000, "GET a\r\n", "$1\r\n1\r\n");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let value = Arc::new(Mutex::new(None));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let value = value.clone();
+            tokio::spawn(async move {
+                let mut asked = [0; 64];
+                let length = stream.read(&mut asked).await.unwrap();
+                let answer = if asked[..length].starts_with(b"SET") {
+                    // Much longer than it took when it was recorded.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    *value.lock().unwrap() = Some(1);
+                    "+OK\r\n"
+                } else if value.lock().unwrap().is_some() {
+                    "$1\r\n1\r\n"
+                } else {
+                    "$-1\r\n"
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    });
+    let fast = Options {
+        pace: Pace::Speed(100.0),
+        ..options(target)
+    };
+    let report = run(&[set, get], fast).await;
+    assert_eq!(report.same, 2, "{}", report::text(&report));
+    assert!(report.late_ms.max >= 150.0, "{:?}", report.late_ms);
+}

@@ -177,7 +177,8 @@ fn datagrams(selector: &Selector, stub: &Stub) -> Result<Vec<Selector>, FieldErr
         ..Selector::default()
     };
     let mut all = Vec::new();
-    if !selector.from.is_empty() && !(servers.is_empty() && stub.names.is_empty()) {
+    let knows_names = !servers.is_empty() || !stub.names.is_empty();
+    if !selector.from.is_empty() && knows_names {
         all.extend(everywhere.of_dns());
     }
     for address in servers {

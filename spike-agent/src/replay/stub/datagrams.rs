@@ -22,13 +22,16 @@ use crate::{
 /// Questions that were passed on and wait for their answer; older ones are forgotten.
 const WAITING: usize = 64;
 
+/// Whether a stub still answers.
+type IsThere = Box<dyn Fn(&Arc<Stub>) -> bool + Send + Sync>;
+
 /// The datagrams between one socket and one name server.
 pub struct Datagrams {
     stub: Arc<Stub>,
     server: SocketAddr,
     /// Whose they are; where that is everybody, names that were not recorded are passed on.
     from: EndSelector,
-    is_there: Box<dyn Fn(&Arc<Stub>) -> bool + Send + Sync>,
+    is_there: IsThere,
     /// Where each connection begins anew.
     own: Mutex<Option<Cursor>>,
     /// Questions that were passed on.
