@@ -1,5 +1,6 @@
 //! Recordings made of other tools' files.
 
+mod datagrams;
 mod har;
 mod packets;
 

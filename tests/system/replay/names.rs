@@ -58,6 +58,32 @@ pub(super) fn names_resolve_with_their_server_stopped() {
         let done = exec_resolving(&agent, &shell, &stubbed, &kept, &args);
         assert_eq!(done.code(), 0, "run {run}: {}{}", done.stdout, done.stderr);
     }
+    // By way of packets, too.
+    let [packets, again] = ["names.pcapng", "again.spike"].map(|name| world.path(name).display().to_string());
+    agent
+        .spike(&["record", "export", &file, "--pcapng", "-o", &packets])
+        .ok();
+    let asked = shell
+        .run(
+            "tshark",
+            &[
+                "-r",
+                &packets,
+                "-Y",
+                "udp && dns.flags.response == 1",
+                "-T",
+                "fields",
+                "-e",
+                "dns.qry.name",
+            ],
+        )
+        .ok();
+    assert!(asked.lines().filter(|line| *line == name).count() >= 3, "{asked}");
+    let imported = agent.spike(&["record", "import", &packets, "-o", &again]);
+    assert_eq!(imported.code(), 0, "{}", imported.stderr);
+    let from_packets = ["--stub", again.as_str(), "--strict"];
+    let done = exec_resolving(&agent, &shell, &from_packets, &kept, &args);
+    assert_eq!(done.code(), 0, "{}{}", done.stdout, done.stderr);
     // Another host has another name server.
     let (other, elsewhere) = (world.path("other.conf").display().to_string(), own_address(6));
     std::fs::write(&other, format!("nameserver {elsewhere}\n")).expect("write resolv.conf");

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("recording", &["model", "protocol"]),
     // Other formats are captures'.
     ("recording/export", &["protocol", "capture"]),
-    ("recording/import", &["protocol", "capture"]),
+    ("recording/import", &["model", "protocol", "capture"]),
     // A capture file is decoded as live traffic is.
     ("capture/show", &["model", "protocol", "calls"]),
     // The timer that effects wait by; a stub is given its sockets.

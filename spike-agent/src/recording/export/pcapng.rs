@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 use super::{ExportError, Reader, Written, by_id};
 use crate::{
@@ -30,6 +30,8 @@ struct Flow<'a> {
     /// Position behind the last byte of each side.
     sent: [u64; 2],
     comment: String,
+    /// Datagrams, of which none was written so far.
+    is_new: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,8 @@ enum Mark {
     Reset,
 }
 
-/// All connections as TCP packets over IP, with beginnings and ends; one interface. Where bytes are missing, segments are.
+/// All connections as TCP packets over IP, with beginnings and ends, and datagrams as such; one interface. Where bytes are
+/// missing, segments are.
 ///
 /// # Errors
 /// When the recording cannot be read or the packets not written.
@@ -92,6 +95,7 @@ pub fn pcapng(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportErr
                 ends,
                 sent: [0; 2],
                 comment,
+                is_new: true,
             },
         );
         written.calls += 1;
@@ -131,7 +135,9 @@ pub fn pcapng(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportErr
     };
     reader.each_chunk_in_time(|connection, from, chunk| {
         up_to(chunk.at_ns, &mut flows, &mut block);
-        if let Some(flow) = flows.get_mut(&connection) {
+        if let Some(flow) = flows.get_mut(&connection).filter(|flow| flow.is_datagrams()) {
+            flow.datagram(from, &chunk.bytes, base + chunk.at_ns, &mut block);
+        } else if let Some(flow) = flows.get_mut(&connection) {
             for (index, piece) in chunk.bytes.chunks(SEGMENT).enumerate() {
                 let position = chunk.position + (index * SEGMENT) as u64;
                 flow.sent[from as usize] = position;
@@ -149,13 +155,23 @@ pub fn pcapng(reader: &Reader, out: &mut dyn Write) -> Result<Written, ExportErr
 }
 
 impl Flow<'_> {
+    fn is_datagrams(&self) -> bool {
+        self.row.opened.transport == "udp"
+    }
+
     fn begin(&mut self, at_ns: u64, block: &mut BytesMut) {
+        if self.is_datagrams() {
+            return;
+        }
         self.packet(Side::Client, Mark::Syn, &[], at_ns, block);
         self.packet(Side::Server, Mark::Syn, &[], at_ns, block);
         self.packet(Side::Client, Mark::Data, &[], at_ns, block);
     }
 
     fn end(&mut self, at_ns: u64, block: &mut BytesMut) {
+        if self.is_datagrams() {
+            return;
+        }
         match self.row.ended {
             HowEnded::Open => {}
             HowEnded::Reset => self.packet(Side::Server, Mark::Reset, &[], at_ns, block),
@@ -169,21 +185,37 @@ impl Flow<'_> {
         }
     }
 
-    fn packet(&self, from: Side, mark: Mark, payload: &[u8], at_ns: u64, block: &mut BytesMut) {
+    fn datagram(&mut self, from: Side, payload: &[u8], at_ns: u64, block: &mut BytesMut) {
+        let (ip, ports) = self.headers(from);
+        let udp = ip.udp(ports[0], ports[1]);
+        let mut packet = Vec::with_capacity(udp.size(payload.len()));
+        if udp.write(&mut packet, payload).is_ok() {
+            let is_first = std::mem::take(&mut self.is_new) && from == Side::Client;
+            self.write(&packet, is_first, at_ns, block);
+        }
+    }
+
+    /// The packet's head, and the ports of who sends and who receives.
+    fn headers(&self, from: Side) -> (PacketBuilderStep<IpHeaders>, [u16; 2]) {
         let [source, destination] = match from {
             Side::Client => self.ends,
             Side::Server => [self.ends[1], self.ends[0]],
         };
-        // The SYN takes the number before the first byte's.
-        let number =
-            |side: Side| (self.sent[side as usize] as u32).wrapping_add(u32::from(mark != Mark::Syn));
         let ip = match (source.ip().to_canonical(), destination.ip().to_canonical()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
             }
             (source, destination) => PacketBuilder::ipv6(octets6(source), octets6(destination), 64),
         };
-        let mut tcp = ip.tcp(source.port(), destination.port(), number(from), WINDOW);
+        (ip, [source.port(), destination.port()])
+    }
+
+    fn packet(&self, from: Side, mark: Mark, payload: &[u8], at_ns: u64, block: &mut BytesMut) {
+        let (ip, ports) = self.headers(from);
+        // The SYN takes the number before the first byte's.
+        let number =
+            |side: Side| (self.sent[side as usize] as u32).wrapping_add(u32::from(mark != Mark::Syn));
+        let mut tcp = ip.tcp(ports[0], ports[1], number(from), WINDOW);
         let is_first = mark == Mark::Syn && from == Side::Client;
         if !is_first {
             let acknowledged = (self.sent[from.other() as usize] as u32).wrapping_add(1);
@@ -201,13 +233,17 @@ impl Flow<'_> {
             // Of a length that no packet has; segments are shorter.
             return;
         }
+        self.write(&packet, is_first, at_ns, block);
+    }
+
+    fn write(&self, packet: &[u8], is_first: bool, at_ns: u64, block: &mut BytesMut) {
         pcapng::packet(
             block,
             &EnhancedPacket {
                 interface: 0,
                 timestamp_ns: at_ns,
                 original_len: packet.len() as u32,
-                data: &packet,
+                data: packet,
                 comment: is_first.then_some(&*self.comment),
                 direction: None,
                 dropped: None,

@@ -1,4 +1,4 @@
-//! pcapng and pcap files: their TCP connections, put in order.
+//! pcapng and pcap files: their TCP connections, put in order, and what name servers were asked.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::{ImportError, Imported, Importer};
+use super::{
+    ImportError, Imported, Importer,
+    datagrams::{self, Datagrams},
+};
 use crate::{
     capture::show::{Segment, segments},
     protocol::Side,
@@ -21,6 +24,7 @@ const WAITING_LIMIT: usize = 256;
 struct Flows {
     importer: Option<Importer>,
     open: HashMap<(SocketAddr, SocketAddr), Flow>,
+    datagrams: Datagrams,
     first_ns: Option<u64>,
     last_ns: u64,
     left_out: u64,
@@ -57,6 +61,7 @@ pub fn packets(
     let mut flows = Flows {
         importer: None,
         open: HashMap::new(),
+        datagrams: Datagrams::default(),
         first_ns: None,
         last_ns: 0,
         left_out: 0,
@@ -68,7 +73,8 @@ pub fn packets(
         }
         let first = *flows.first_ns.get_or_insert(at_ns);
         flows.last_ns = flows.last_ns.max(at_ns);
-        if segment.is_datagram {
+        let asks = datagrams::ends(segment).filter(|_| segment.is_datagram);
+        if segment.is_datagram && asks.is_none() {
             flows.left_out += 1;
             return;
         }
@@ -81,7 +87,16 @@ pub fn packets(
                 }
             }
         }
-        failed = flows.segment(segment, at_ns.saturating_sub(first), comment).err();
+        let at_ns = at_ns.saturating_sub(first);
+        let taken = match (asks, &mut flows.importer) {
+            (Some(ends), Some(importer)) => {
+                let names = names(ends.0, ends.1, ends.2 == Side::Client, comment);
+                let bytes = segment.payload;
+                flows.datagrams.take(importer, ends, at_ns, names, bytes)
+            }
+            _ => flows.segment(segment, at_ns, comment),
+        };
+        failed = taken.err();
     })?;
     if let Some(error) = failed {
         return Err(error);
@@ -170,6 +185,23 @@ impl Flows {
     }
 }
 
+/// What the caller and the server are called by a packet's comment, else by their addresses.
+fn names(client: SocketAddr, server: SocketAddr, from_client: bool, comment: Option<&str>) -> [String; 2] {
+    let mut names = [client, server].map(|end| end.ip().to_canonical().to_string());
+    // Spike's own: `curl[1] service=a -> nginx[2]`, or `a -> b` of a recording.
+    if let Some((left, right)) = comment.and_then(|text| text.split_once("->")) {
+        let said = if from_client { [left, right] } else { [right, left] };
+        for (name, said) in names.iter_mut().zip(said) {
+            let service = said.split(' ').find_map(|word| word.strip_prefix("service="));
+            let process = said.trim().split('[').next().filter(|name| !name.is_empty());
+            if let Some(known) = service.or(process) {
+                known.trim().clone_into(name);
+            }
+        }
+    }
+    names
+}
+
 impl Flow {
     fn open(
         segment: &Segment<'_>,
@@ -188,22 +220,7 @@ impl Flow {
         } else {
             (segment.destination, segment.source)
         };
-        let mut names = [
-            client.ip().to_canonical().to_string(),
-            server.ip().to_canonical().to_string(),
-        ];
-        // Spike's own: `curl[1] service=a -> nginx[2]`, or `a -> b` of a recording.
-        if let Some((left, right)) = comment.and_then(|text| text.split_once("->")) {
-            let said = if from_client { [left, right] } else { [right, left] };
-            for (name, said) in names.iter_mut().zip(said) {
-                let service = said.split(' ').find_map(|word| word.strip_prefix("service="));
-                let process = said.trim().split('[').next().filter(|name| !name.is_empty());
-                if let Some(known) = service.or(process) {
-                    known.trim().clone_into(name);
-                }
-            }
-        }
-        let [caller, callee] = names;
+        let [caller, callee] = names(client, server, from_client, comment);
         let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port()).to_string();
         let id = importer.open(&NewConnection {
             opened_ns: at_ns,
