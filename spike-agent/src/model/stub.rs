@@ -66,7 +66,7 @@ pub enum OnMiss {
     Fail,
     /// The real server is asked
     Pass,
-    /// The real server is asked, and its answer is given to the next such request
+    /// The real server is asked; its answer is given to the next such request, and added to the recording
     Record,
 }
 
