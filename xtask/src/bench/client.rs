@@ -1,4 +1,4 @@
-//! The client of `bench faults`, a process of its own in the cgroup that faults choose: asks redis-server.
+//! The client of benches, a process of its own in the cgroup that faults choose: asks redis-server.
 
 use std::{
     io::{Read as _, Write as _},
@@ -31,6 +31,8 @@ enum Ask {
     },
     /// Time a large answer; prints bytes a second.
     Fetch { port: u16, bytes: usize },
+    /// Keep connections open, each of which has asked once: prints `open`, waits for the end of input.
+    Hold { port: u16, connections: usize },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -42,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             interval,
         } => ping(port, connections, calls, Duration::from_nanos(interval)),
         Ask::Fetch { port, bytes } => fetch(port, bytes),
+        Ask::Hold { port, connections } => hold(port, connections),
     }
 }
 
@@ -82,6 +85,20 @@ fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Resu
         }
     }
     print!("{text}");
+    Ok(())
+}
+
+fn hold(port: u16, connections: usize) -> Result<()> {
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connect to redis-server")?;
+        stream.write_all(b"PING\r\n")?;
+        stream.read_exact(&mut [0; 7])?;
+        streams.push(stream);
+    }
+    println!("open");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    drop(streams);
     Ok(())
 }
 
