@@ -428,7 +428,11 @@ fn more_edges_than_the_hooks_have_room_for_are_kept() {
     assert_eq!(status["edges"], 12_000, "{status:#}");
     let losses = status["losses"].as_array().expect("losses");
     let full = losses.iter().find(|loss| loss["name"] == "edges_full");
-    assert_eq!(full.expect("a count of edges without room")["count"], 0, "{status:#}");
+    assert_eq!(
+        full.expect("a count of edges without room")["count"],
+        0,
+        "{status:#}"
+    );
 }
 
 fn ports_that_are_used_again_make_no_phantom() {

@@ -2,6 +2,7 @@
 
 mod capture;
 mod client;
+mod edges;
 mod faults;
 mod intercept;
 mod load;
@@ -30,6 +31,7 @@ enum Bench {
     /// Run them all with their defaults, and write the table of docs/performance.md anew.
     All,
     Capture(capture::Options),
+    Edges(edges::Options),
     Faults(faults::Options),
     Intercept(intercept::Options),
     Map(map::Options),
@@ -54,6 +56,7 @@ impl Bench {
     fn lines(&self) -> Result<Vec<report::Line>> {
         match self {
             Self::Capture(options) => capture::run(options),
+            Self::Edges(options) => edges::run(options),
             Self::Faults(options) => faults::run(options),
             Self::Intercept(options) => intercept::run(options),
             Self::Map(options) => map::run(options),
@@ -72,7 +75,15 @@ fn all() -> Result<()> {
         bench: Bench,
     }
     let mut lines = Vec::new();
-    for name in ["observe", "intercept", "scale", "faults", "capture", "map"] {
+    for name in [
+        "observe",
+        "intercept",
+        "scale",
+        "faults",
+        "capture",
+        "map",
+        "edges",
+    ] {
         println!("\n== {name}");
         lines.extend(Alone::parse_from(["bench", name]).bench.lines()?);
     }
