@@ -57,6 +57,8 @@ use replays::LiveStubs;
 
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
+/// How often the hooks' table of edges is looked at for edges that rest.
+const RETIRE: Duration = Duration::from_secs(2);
 /// How long the last push to a collector may take.
 const LAST_PUSH: Duration = Duration::from_secs(2);
 /// How long captures may take to write their last packets.
@@ -112,6 +114,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
     let kernel = Arc::new(Kernel::start(&cgroup, log)?);
     let stop = CancellationToken::new();
     tokio::spawn(beat(Arc::clone(&kernel), stop.clone()));
+    tokio::spawn(retire_edges(Arc::clone(&kernel), stop.clone()));
 
     let cgroups = Arc::new(Cgroups::new(mount.clone()));
     let processes = Arc::new(Processes::new(Arc::clone(&cgroups)));
@@ -292,6 +295,16 @@ async fn beat(kernel: Arc<Kernel>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => kernel.beat(),
         }
+    }
+}
+
+/// Keeps room in the hooks' table of edges.
+async fn retire_edges(kernel: Arc<Kernel>, stop: CancellationToken) {
+    let mut ticks = interval(RETIRE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let kernel = Arc::clone(&kernel);
+        let _ = tokio::task::spawn_blocking(move || kernel.retire_edges()).await;
     }
 }
 

@@ -11,6 +11,7 @@ pub mod links;
 mod netns;
 pub mod packet_faults;
 mod packets;
+mod retired;
 mod route;
 mod rules;
 mod samples;
@@ -41,6 +42,7 @@ pub use rules::Refusal;
 pub use samples::Samples;
 
 use packet_faults::PacketTable;
+use retired::Retired;
 use rules::RuleTable;
 
 /// The kernel programs, built by the build script.
@@ -72,6 +74,7 @@ pub struct Kernel {
     binders: Mutex<HashMap<MapData, ServiceKey, Binder>>,
     edges: Mutex<HashMap<MapData, u64, Edge>>,
     stats: Mutex<PerCpuHashMap<MapData, u64, EdgeStats>>,
+    retired: Mutex<Retired>,
     counters: PerCpuArray<MapData, u64>,
     sockets: Mutex<SkStorage<MapData, Socket>>,
     events: Mutex<Option<RingBuf<MapData>>>,
@@ -129,6 +132,7 @@ impl Kernel {
             binders: Mutex::new(take.map("BINDERS", HashMap::try_from)?),
             edges: Mutex::new(take.map("EDGES", HashMap::try_from)?),
             stats: Mutex::new(take.map("EDGE_STATS", PerCpuHashMap::try_from)?),
+            retired: Mutex::default(),
             counters: take.map("COUNTERS", PerCpuArray::try_from)?,
             sockets: Mutex::new(take.map("SOCKETS", SkStorage::try_from)?),
             events: Mutex::new(Some(take.map("EVENTS", RingBuf::try_from)?)),
@@ -216,6 +220,8 @@ fn load(features: &Features, log: bool) -> Result<Ebpf> {
         .override_global("OFFSET_DEV_NET", &packet_netns.dev_net, true)
         .override_global("OFFSET_NET_INUM", &packet_netns.net_inum, true)
         .map_max_entries("SCRATCH", u32::try_from(cpus)?)
+        .map_max_entries("EDGES", retired::room(cpus))
+        .map_max_entries("EDGE_STATS", retired::room(cpus))
         .load(OBJECT)
         .context("load the kernel programs' maps; `spike doctor` tells what this kernel lacks")
 }

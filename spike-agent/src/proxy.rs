@@ -6,17 +6,19 @@ mod held;
 mod inject;
 pub mod namespaces;
 mod open;
+mod pipes;
 mod pump;
 mod stand_in;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod udp;
 mod upstream;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
     sync::{
         Arc, OnceLock,
@@ -42,8 +44,10 @@ use buffers::Buffers;
 use connection::Addresses;
 use held::Held;
 use open::Open;
+use pipes::Pipes;
 pub use stand_in::{DatagramAnswers, Dial, Reply, StandIns};
 pub use tap::{Opened, Recorder, Recorders};
+use threads::Threads;
 
 /// Pause after a failed accept, most often for want of descriptors, which a retry at once would not bring.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -138,7 +142,8 @@ pub struct Proxy {
     originals: Arc<dyn Originals>,
     /// `book --Faults--> proxy`: read once a connection.
     faults_rx: watch::Receiver<Faults>,
-    buffers: Buffers,
+    threads: Threads,
+    pools: Pools,
     open: Open,
     /// Set once, when the agent starts; none in tests.
     recorders: OnceLock<Arc<dyn Recorders>>,
@@ -146,6 +151,13 @@ pub struct Proxy {
     stand_ins: OnceLock<Arc<dyn StandIns>>,
     counts: Counts,
     held: Held,
+}
+
+/// What connections borrow while bytes are on their way.
+#[derive(Debug, Default)]
+struct Pools {
+    buffers: Buffers,
+    pipes: Pipes,
 }
 
 /// What became of connections, since the start.
@@ -167,7 +179,8 @@ impl Proxy {
         Arc::new(Self {
             originals,
             faults_rx: faults,
-            buffers: Buffers::default(),
+            threads: Threads::default(),
+            pools: Pools::default(),
             open: Open::default(),
             recorders: OnceLock::new(),
             stand_ins: OnceLock::new(),
@@ -267,12 +280,8 @@ impl Proxy {
                         client,
                         listener,
                     };
-                    tokio::spawn(connection::carry(
-                        self.clone(),
-                        stream,
-                        addresses,
-                        upstream.clone(),
-                    ));
+                    let carried = connection::carry(self.clone(), stream, addresses, upstream.clone());
+                    self.threads.spawn(carried);
                 }
                 Err(error) => {
                     let failed = self.counts.accept_failed.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +300,7 @@ impl Proxy {
 
 fn with_local_address(
     (stream, client): (TcpStream, SocketAddr),
-) -> io::Result<(TcpStream, SocketAddr, SocketAddr)> {
+) -> io::Result<(StdTcpStream, SocketAddr, SocketAddr)> {
     let listener = stream.local_addr()?;
-    Ok((stream, client, listener))
+    Ok((stream.into_std()?, client, listener))
 }

@@ -154,7 +154,22 @@ impl Default for EdgeStats {
     }
 }
 
+/// How many numbers [`EdgeStats`] is made of.
+pub const WORDS: usize = size_of::<EdgeStats>() / size_of::<u64>();
+
 impl EdgeStats {
+    /// All its numbers, in their order.
+    pub fn words(&self) -> &[u64; WORDS] {
+        // SAFETY: it is made of `u64` and arrays of them, in the order of C and without gaps, as its size shows.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The same back.
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        // SAFETY: as above, and any number is valid.
+        unsafe { core::mem::transmute(words) }
+    }
+
     /// Adds another CPU's counts.
     pub fn add(&mut self, other: &Self) {
         self.opened += other.opened;

@@ -136,14 +136,15 @@ pub(crate) static SERVICES: LruHashMap<ServiceKey, Task> = LruHashMap::with_max_
 #[map]
 pub(crate) static NAMES: LruHashMap<NameKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
-/// connect, sock_ops --what each edge is between--> agent.
+/// connect, sock_ops --what each edge is between--> agent, which takes out those that rest. It sets the size of this and
+/// the next by the number of CPUs.
 #[map]
-pub(crate) static EDGES: HashMap<u64, Edge> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+pub(crate) static EDGES: HashMap<u64, Edge> = HashMap::with_max_entries(8192, 0);
 
-/// connect, sock_ops, traffic --counts of each edge--> agent.
+/// connect, sock_ops, traffic --counts of each edge--> agent. Allocated beforehand: per-CPU memory that is wanted within
+/// a hook comes slowly, and a burst of new edges would find none.
 #[map]
-pub(crate) static EDGE_STATS: PerCpuHashMap<u64, EdgeStats> =
-    PerCpuHashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+pub(crate) static EDGE_STATS: PerCpuHashMap<u64, EdgeStats> = PerCpuHashMap::with_max_entries(8192, 0);
 
 /// A zeroed value that new `EDGE_STATS` start from: too large for the 512-byte stack.
 #[map]

@@ -30,6 +30,7 @@ pub fn main() -> Option<ExitCode> {
         }
         ["bounce", address, bytes] => client::bounce(address, number(bytes)),
         ["churn", address, count, port] => client::churn(address, number(count), port_number(port)),
+        ["spread", port, first, count] => client::spread(port_number(port), number(first), number(count)),
         ["many", address, count] => client::many(address, number(count)),
         ["hold", address] => client::hold(address),
         ["steady", address] => client::steady(address),

@@ -134,8 +134,9 @@ fn goes_to_a_pipe() {
     let to = format!("port={port}");
     let file = world.path("a.pcapng");
     let line = format!(
-        "{} capture run -o - -i lo --for 2s --to {to} > {}",
+        "{} capture run -o - -i lo --for {}s --to {to} > {}",
         spike_tests::agent::spike_bin().display(),
+        needs::patience(Duration::from_secs(2)).as_secs(),
         file.display()
     );
     let child = spike_tests::world::start(

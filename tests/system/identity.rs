@@ -2,8 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{ChildStdin, ChildStdout, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -40,6 +42,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "ports_that_are_used_again_make_no_phantom",
         ports_that_are_used_again_make_no_phantom,
+    ),
+    (
+        "more_edges_than_the_hooks_have_room_for_are_kept",
+        more_edges_than_the_hooks_have_room_for_are_kept,
     ),
 ];
 
@@ -372,6 +378,61 @@ impl Drop for Podman {
         let _ = fs::remove_file(PODMAN_SOCKET);
         let _ = fs::remove_dir("/run/podman");
     }
+}
+
+fn more_edges_than_the_hooks_have_room_for_are_kept() {
+    /// The hooks' table has room for 8,192.
+    const WAVES: [usize; 4] = [0, 5000, 9000, 12_000];
+    let world = World::new();
+    let agent = Agent::start(&world);
+    // Not observed: an edge for each address, and no other.
+    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
+    let port = listener.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut asked = [0; 5];
+            let answer = |mut stream: TcpStream| {
+                stream
+                    .read_exact(&mut asked)
+                    .and_then(|()| stream.write_all(b"pong\n"))
+            };
+            let _ = stream.and_then(answer);
+        }
+    });
+    let client = world.place("client");
+    let spread = |first: usize, count: usize| {
+        let words = [
+            "spread".to_owned(),
+            port.to_string(),
+            first.to_string(),
+            count.to_string(),
+        ];
+        client.run_helper(&words.each_ref().map(String::as_str)).ok();
+    };
+    for wave in WAVES.windows(2) {
+        spread(wave[0], wave[1] - wave[0]);
+        // Those that rest go within two looks of two seconds.
+        thread::sleep(needs::patience(Duration::from_secs(6)));
+    }
+    // These come back.
+    spread(0, 100);
+    let edges = wait_for("the calls to be counted", Duration::from_secs(10), || {
+        let edges = edges(&agent);
+        let calls: u64 = edges.iter().filter_map(|edge| edge["calls"].as_u64()).sum();
+        (calls == 12_100).then_some(edges)
+    });
+    assert_eq!(edges.len(), 12_000);
+    let twice = edges.iter().filter(|edge| edge["opened"] == 2).count();
+    assert_eq!(twice, 100);
+    let status = agent.json(&["status"]);
+    assert_eq!(status["edges"], 12_000, "{status:#}");
+    let losses = status["losses"].as_array().expect("losses");
+    let full = losses.iter().find(|loss| loss["name"] == "edges_full");
+    assert_eq!(
+        full.expect("a count of edges without room")["count"],
+        0,
+        "{status:#}"
+    );
 }
 
 fn ports_that_are_used_again_make_no_phantom() {

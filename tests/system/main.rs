@@ -31,10 +31,27 @@ mod transparent;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use spike_tests::needs::Skip;
+use spike_tests::needs::{self, Skip};
 
 /// The name of a test and what it does; it panics to fail.
 type Test = (&'static str, fn());
+
+/// Groups about what the agent does with what it was told, which is the same on every kernel: an emulated processor
+/// would take hours for them. `SPIKE_ALL_TESTS=1` runs them there, too.
+const ALIKE_ON_ALL_KERNELS: [&str; 12] = [
+    "api",
+    "chance",
+    "effects",
+    "exec",
+    "export",
+    "identity",
+    "latency",
+    "map",
+    "record",
+    "replay",
+    "topology",
+    "toxiproxy",
+];
 
 fn main() -> ExitCode {
     spike_tests::init::main();
@@ -72,14 +89,20 @@ fn main() -> ExitCode {
         ("topology", topology::TESTS),
     ];
     let trials = groups.iter().flat_map(|&(group, tests)| {
-        tests
-            .iter()
-            .map(move |&(name, test)| Trial::ignorable_test(format!("{group}::{name}"), move || run(test)))
+        tests.iter().map(move |&(name, test)| {
+            Trial::ignorable_test(format!("{group}::{name}"), move || run(group, test))
+        })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-fn run(test: fn()) -> Result<Completion, Failed> {
+fn run(group: &str, test: fn()) -> Result<Completion, Failed> {
+    let wants_all = std::env::var_os("SPIKE_ALL_TESTS").is_some_and(|value| value == "1");
+    if ALIKE_ON_ALL_KERNELS.contains(&group) && needs::is_emulated() && !wants_all {
+        return Ok(Completion::ignored_with(
+            "the same on every kernel, and this processor is emulated; SPIKE_ALL_TESTS=1 runs it",
+        ));
+    }
     if !rustix::process::geteuid().is_root() {
         if std::env::var_os("SPIKE_REQUIRE_ROOT").is_some_and(|value| value == "1") {
             return Err("not root, and SPIKE_REQUIRE_ROOT=1 asks for every test".into());

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::model::edge::MOST_EDGES;
 use crate::protocol::{Call, Losses, ProtocolName};
-
-/// Edges that are kept: as many as the kernel side has.
-const EDGES: usize = 8192;
 
 /// What decoding has found out since the agent's start.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +74,7 @@ impl Book {
     }
 
     fn entry(&mut self, edge: u64) -> Option<&mut EdgeProtocol> {
-        if self.edges.len() >= EDGES && !self.edges.contains_key(&edge) {
+        if self.edges.len() >= MOST_EDGES && !self.edges.contains_key(&edge) {
             return None;
         }
         Some(self.edges.entry(edge).or_default())

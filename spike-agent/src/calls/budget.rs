@@ -56,6 +56,11 @@ impl Budget {
         f64::from(self.turn.below) / f64::from(u32::MAX)
     }
 
+    /// Whether what was used in part of a `window` is all that the whole of it may take.
+    pub fn is_spent(&self, window: Duration, busy: Duration, samples: u32) -> bool {
+        self.share > 0.0 && busy + KERNEL_SIDE * samples > window.mul_f64(self.share)
+    }
+
     /// Takes in what the last `wall` of time took: `busy` of the agent's own time, and `samples`. True when the turn
     /// changed.
     pub fn adjust(&mut self, wall: Duration, busy: Duration, samples: u32) -> bool {

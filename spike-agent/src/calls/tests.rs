@@ -209,6 +209,9 @@ fn the_budget_is_kept_and_given_back() {
     const WALL: Duration = Duration::from_millis(200);
     let mut budget = Budget::new(0.05);
     assert_eq!(budget.turn().below, u32::MAX);
+    for (percent, is_spent) in [(4, false), (6, true)] {
+        assert_eq!(budget.is_spent(WALL, WALL * percent / 100, 0), is_spent);
+    }
     // Decoding everything would take 80 % of a core.
     let cost = |budget: &Budget| WALL.mul_f64(0.8 * budget.sampled());
     for _ in 0..50 {
@@ -228,6 +231,7 @@ fn the_budget_is_kept_and_given_back() {
 #[test]
 fn without_a_budget_nothing_is_sampled() {
     let mut budget = Budget::new(0.0);
+    assert!(!budget.is_spent(Duration::from_millis(200), Duration::from_secs(1), 1000));
     assert_eq!(budget.turn().below, 0);
     assert!(!budget.adjust(Duration::from_secs(1), Duration::ZERO, 0));
 }

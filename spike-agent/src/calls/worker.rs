@@ -107,7 +107,9 @@ fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
             source.want(cookie, want);
         }
         feed.give(&mut calls);
-        if since.elapsed() >= ADJUST {
+        // A load that sets in is answered before it has taken more than its share.
+        let used = own_time().saturating_sub(busy_since);
+        if since.elapsed() >= ADJUST || lock(&shared.budget).is_spent(ADJUST, used, samples) {
             let mut book = lock(&shared.book);
             connections.expire(monotonic_ns(), &mut book, &mut calls);
             drop(book);

@@ -4,7 +4,10 @@ mod change;
 mod record;
 mod watch;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{Control, ControlError};
 use crate::{
@@ -129,8 +132,8 @@ impl Control {
             .map(|armed| (armed.id, self.entry(armed, event, None)))
             .collect();
         let removed = self.book.remove_where(is_chosen);
-        let is_removed = |id: u64| removed.iter().any(|armed| armed.id == id);
-        for (_, entry) in entries.iter().filter(|(id, _)| is_removed(*id)) {
+        let gone: HashSet<u64> = removed.iter().map(|armed| armed.id).collect();
+        for (_, entry) in entries.iter().filter(|(id, _)| gone.contains(id)) {
             self.write(entry);
         }
         let names: Vec<String> = removed.iter().map(|armed| armed.fault.name.clone()).collect();

@@ -6,7 +6,7 @@ mod view;
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -28,6 +28,8 @@ pub type Faults = Arc<[Arc<ArmedFault>]>;
 pub struct Book {
     /// `book --Faults--> kernel rules, proxy`: every change, newest state only.
     faults_tx: watch::Sender<Faults>,
+    /// Their names; changed only while `faults_tx` is.
+    names: Mutex<HashSet<String>>,
     /// Ids are never used again, so that a late count of the kernel cannot reach another fault.
     last_id: AtomicU64,
 }
@@ -47,6 +49,7 @@ impl Default for Book {
     fn default() -> Self {
         Self {
             faults_tx: watch::Sender::new(Arc::from([])),
+            names: Mutex::default(),
             last_id: AtomicU64::new(0),
         }
     }
@@ -60,19 +63,18 @@ impl Book {
             if faults.len() >= MAX_FAULTS {
                 return false;
             }
+            let mut taken = self.names();
             if fault.name.is_empty() {
-                let taken: HashSet<&str> = faults.iter().map(|armed| armed.fault.name.as_str()).collect();
                 let kind = fault.kind();
                 let mut names = (1_u64..).map(|number| format!("{kind}-{number}"));
-                fault.name = names
-                    .find(|name| !taken.contains(name.as_str()))
-                    .unwrap_or_default();
-            } else if faults.iter().any(|armed| armed.fault.name == fault.name) {
+                fault.name = names.find(|name| !taken.contains(name)).unwrap_or_default();
+            } else if taken.contains(&fault.name) {
                 outcome = Err(BookError::NameTaken(fault.name.clone()));
                 return false;
             }
             let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
             let armed = Arc::new(ArmedFault::new(id, fault.clone(), Instant::now()));
+            taken.insert(armed.fault.name.clone());
             *faults = faults.iter().cloned().chain([armed.clone()]).collect();
             outcome = Ok(armed);
             true
@@ -137,6 +139,10 @@ impl Book {
             if removed.is_empty() {
                 return false;
             }
+            let mut names = self.names();
+            for armed in &removed {
+                names.remove(&armed.fault.name);
+            }
             *faults = faults
                 .iter()
                 .filter(|armed| !armed.removed.is_cancelled())
@@ -145,6 +151,10 @@ impl Book {
             true
         });
         removed
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches the book: the newest state is there at once, and every change wakes the reader.

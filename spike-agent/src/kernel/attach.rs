@@ -34,21 +34,21 @@ pub(super) fn binds(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
     attach_all(programs, cgroup, &BINDS, 0)
 }
 
-/// Attaches the other hooks to the cgroup and loads the packet programs. Returns the hooks' names.
+/// Attaches the other hooks to the cgroup. Returns their names.
 pub(super) fn attach(programs: &mut Ebpf, cgroup: &Path) -> Result<Vec<String>> {
-    let hooks = attach_all(programs, cgroup, &REST, BINDS.len())?;
-    for name in [
-        "spike_tap_ingress",
-        "spike_tap_egress",
-        "spike_packets_in",
-        "spike_packets_out",
-    ] {
-        let Some(Program::SchedClassifier(tap)) = programs.program_mut(name) else {
-            return Err(anyhow!("kernel object has no program {name}"));
-        };
-        load(SchedClassifier::load(tap)).with_context(|| format!("load {name}"))?;
+    attach_all(programs, cgroup, &REST, BINDS.len())
+}
+
+/// A program for packets of an interface, loaded. The verifier takes longer for these than for all the hooks together,
+/// so they wait for the first capture or packet fault.
+pub(super) fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let Some(Program::SchedClassifier(program)) = programs.program_mut(name) else {
+        return Err(anyhow!("kernel object has no program {name}"));
+    };
+    if program.fd().is_err() {
+        load(SchedClassifier::load(program)).with_context(|| format!("load {name}"))?;
     }
-    Ok(hooks)
+    Ok(program)
 }
 
 /// Runs the program that notes which process the agent is.

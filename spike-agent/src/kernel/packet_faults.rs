@@ -13,11 +13,12 @@ use anyhow::{Context, Result, anyhow};
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, Program, TcAttachType};
+use aya::programs::{LinkOrder, TcAttachType};
 use spike_common::packet_fault::{
     LINK_LOOPBACK, LinkKey, PacketCgroup, PacketCounts, PacketFault, PacketLink, PacketState,
 };
 
+use super::attach::classifier;
 use super::{Kernel, Maps, clsact, lock, route};
 use crate::model::packet_effect::InterfaceName;
 use crate::model::{FieldError, PacketEffect, Selector};
@@ -299,9 +300,7 @@ impl Hook {
                 Direction::Egress => ("spike_packets_out", TcAttachType::Egress),
             };
             let mut programs = lock(&self.kernel.programs);
-            let Some(Program::SchedClassifier(program)) = programs.program_mut(program_name) else {
-                return Err(anyhow!("kernel object has no program {program_name}"));
-            };
+            let program = classifier(&mut programs, program_name)?;
             if tcx {
                 let order = TcAttachOptions::TcxOrder(LinkOrder::default());
                 let id = program.attach_with_options(name, attach_type, order)?;

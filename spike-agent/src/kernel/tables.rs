@@ -1,5 +1,6 @@
 //! Reads what the hooks counted and noted; tells them what the agent knows.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -77,7 +78,8 @@ impl Kernel {
 
     /// What an edge is between.
     pub fn edge(&self, id: u64) -> Option<Edge> {
-        lock(&self.edges).get(&id, 0).ok()
+        let here = lock(&self.edges).get(&id, 0).ok();
+        here.or_else(|| lock(&self.retired).edge(id))
     }
 
     /// Who answers at an address.
@@ -105,8 +107,26 @@ impl Kernel {
     /// # Errors
     /// When a map cannot be read.
     pub fn edges(&self) -> Result<Vec<EdgeSample>> {
+        // An edge is kept before anyone else may look: it would be seen twice, or not at all.
+        let retired = lock(&self.retired);
+        let mut rows = Vec::new();
+        for (id, edge, mut stats) in self.hooks_edges()? {
+            if let Some(earlier) = retired.stats(id) {
+                stats.add(&earlier);
+            }
+            rows.push(EdgeSample { id, edge, stats });
+        }
+        if retired.ids().next().is_some() {
+            let here: HashSet<u64> = rows.iter().map(|row| row.id).collect();
+            let others = retired.iter().filter(|(id, ..)| !here.contains(id));
+            rows.extend(others.map(|(id, edge, stats)| EdgeSample { id, edge, stats }));
+        }
+        Ok(rows)
+    }
+
+    /// The edges in the hooks' table.
+    pub(super) fn hooks_edges(&self) -> Result<Vec<(u64, Edge, EdgeStats)>> {
         let edges = lock(&self.edges);
-        let stats = lock(&self.stats);
         let mut rows = Vec::new();
         for item in edges.iter() {
             let (id, edge) = match item {
@@ -114,19 +134,29 @@ impl Kernel {
                 Err(MapError::KeyNotFound | MapError::ElementNotFound) => continue,
                 Err(error) => return Err(error).context("read the edges"),
             };
-            let Ok(per_cpu) = stats.get(&id, 0) else { continue };
-            let mut sum = EdgeStats::default();
-            for part in per_cpu.iter() {
-                sum.add(part);
+            if let Some(stats) = self.hooks_stats(id) {
+                rows.push((id, edge, stats));
             }
-            rows.push(EdgeSample { id, edge, stats: sum });
         }
         Ok(rows)
     }
 
+    /// What the hooks have counted of an edge, over all CPUs.
+    pub(super) fn hooks_stats(&self, id: u64) -> Option<EdgeStats> {
+        let per_cpu = lock(&self.stats).get(&id, 0).ok()?;
+        let mut sum = EdgeStats::default();
+        for part in per_cpu.iter() {
+            sum.add(part);
+        }
+        Some(sum)
+    }
+
     /// How many edges there are.
     pub fn edge_count(&self) -> u64 {
-        lock(&self.edges).keys().flatten().count() as u64
+        let retired = lock(&self.retired);
+        let here: HashSet<u64> = lock(&self.edges).keys().flatten().collect();
+        let others = retired.ids().filter(|id| !here.contains(id)).count();
+        (here.len() + others) as u64
     }
 
     /// Counts one more open connection on an edge, which is made if need be.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, Program, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, TcAttachType};
 use spike_common::packet::{TapLink, link_key};
 
+use super::attach::classifier;
 use super::links::Link;
 use super::{Kernel, clsact, lock};
 use crate::safety::netns::inside;
@@ -144,9 +145,6 @@ fn attach_one(
         go_on_to_the_tap(kernel, &mut programs)?;
     }
     let program = classifier(&mut programs, &name)?;
-    if program.fd().is_err() {
-        program.load().with_context(|| format!("load {name}"))?;
-    }
     if tcx {
         let id = program.attach_with_options(
             &link.name,
@@ -176,13 +174,6 @@ fn attach_one(
         journal: Arc::clone(journal),
         entry,
     })
-}
-
-fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    match programs.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program),
-        _ => Err(anyhow!("kernel object has no program {name}")),
-    }
 }
 
 /// Lets taps of other namespaces find the programs that do the work.

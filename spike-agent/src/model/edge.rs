@@ -2,6 +2,9 @@
 
 use spike_common::edge::{Edge, EdgeStats};
 
+/// Most edges that an agent keeps: those in the hooks' table, and those that rested and were taken out of it.
+pub const MOST_EDGES: usize = 131_072;
+
 /// One edge as it was read from the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeSample {

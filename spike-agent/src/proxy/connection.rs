@@ -1,7 +1,7 @@
 //! One redirected connection, from its acceptance to its end.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream as StdTcpStream},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -27,11 +27,15 @@ const CLOSED_WAIT: Duration = Duration::from_secs(60);
 /// Carries an accepted connection, whose two addresses are given, to where it was meant to go.
 pub(super) async fn carry(
     proxy: Arc<Proxy>,
-    client: TcpStream,
+    client: StdTcpStream,
     addresses: Addresses,
     upstream: Arc<dyn UpstreamSockets>,
 ) {
     let opened = Instant::now();
+    let client = match TcpStream::from_std(client) {
+        Ok(client) => client,
+        Err(error) => return tracing::warn!(%error, "wait for a redirected connection; it is closed"),
+    };
     let Addresses {
         netns_cookie,
         client: peer,
@@ -75,7 +79,7 @@ pub(super) async fn carry(
             }
         }
         let server = match prepared {
-            Some(server) => server,
+            Some(server) => TcpStream::from_std(server).map_err(UpstreamError::Socket)?,
             None => upstream::connect(&*upstream, address, peer).await?,
         };
         if let (Ok(local), Ok(remote)) = (server.local_addr(), server.peer_addr()) {
@@ -136,7 +140,7 @@ async fn join(
     let result = tokio::select! {
         () = ends => Err(Broken::Reset),
         () = is_given_up(client, plan) => Err(Broken::Reset),
-        result = pump::both_ways(client, &server, lanes, &proxy.buffers, &taps) => result,
+        result = pump::both_ways(client, &server, lanes, &proxy.pools, &taps) => result,
     };
     if result == Err(Broken::Reset) {
         reset([client, &server]);

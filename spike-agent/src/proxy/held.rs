@@ -3,14 +3,13 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use spike_common::held::HeldSyn;
-use tokio::net::TcpStream;
 
 use super::{
     Original, Planned, Proxy, UpstreamSockets,
@@ -32,7 +31,7 @@ const TRIES_FOR: Duration = Duration::from_secs(130);
 pub(super) struct Prepared {
     pub(super) planned: Planned,
     /// None where the connection is reset before the server is asked.
-    pub(super) server: Option<TcpStream>,
+    pub(super) server: Option<StdTcpStream>,
     since: Instant,
 }
 
@@ -88,7 +87,7 @@ impl Held {
         lock(&self.prepared).remove(addresses)
     }
 
-    fn put(&self, addresses: Addresses, planned: Planned, server: Option<TcpStream>) {
+    fn put(&self, addresses: Addresses, planned: Planned, server: Option<StdTcpStream>) {
         let mut prepared = lock(&self.prepared);
         prepared.retain(|_, prepared| prepared.since.elapsed() < COMES_WITHIN);
         let since = Instant::now();
@@ -182,7 +181,7 @@ impl Proxy {
         addresses: &Addresses,
         opened: Instant,
         cookie: u64,
-    ) -> Result<(Planned, Option<TcpStream>), Outcome> {
+    ) -> Result<(Planned, Option<StdTcpStream>), Outcome> {
         let planned = self.plan(original, &**sockets, addresses.client, opened);
         let plan = &planned.plan;
         match plan.fails {
@@ -209,6 +208,8 @@ impl Proxy {
             Some(stood_in) => stood_in.map_err(UpstreamError::Socket),
             None => upstream::connect(&**sockets, planned.destination.address, addresses.client).await,
         };
+        // It is carried by another thread.
+        let connected = connected.and_then(|server| server.into_std().map_err(UpstreamError::Socket));
         match connected {
             Ok(server) => Ok((planned, Some(server))),
             Err(error) => {

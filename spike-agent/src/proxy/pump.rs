@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,8 @@ use tokio::{
 };
 
 use super::{
-    buffers::Buffers,
+    Pools,
+    buffers::{Buffer, LENGTH},
     tap::{Tap, Taps},
 };
 use crate::{
@@ -30,6 +32,11 @@ use crate::{
 
 /// How long a connection that a fault cuts waits for its reader to take the last bytes and to close its end too.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// After so many filled buffers in a row, bytes go through a pipe.
+const FLOOD: u32 = 4;
+/// They come by buffer again when no more than this comes at a time.
+const EBB: usize = LENGTH / 2;
 
 /// How a connection ended before both its directions had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +52,11 @@ pub(super) async fn both_ways(
     client: &TcpStream,
     server: &TcpStream,
     [request, response]: [Vec<Lane>; 2],
-    buffers: &Buffers,
+    pools: &Pools,
     taps: &Taps,
 ) -> Result<(), Broken> {
-    let mut request = one_way(client, server, request, buffers, taps.way(Direction::Request));
-    let mut response = one_way(server, client, response, buffers, taps.way(Direction::Response));
+    let mut request = one_way(client, server, request, pools, taps.way(Direction::Request));
+    let mut response = one_way(server, client, response, pools, taps.way(Direction::Response));
     // A side that has ended is not read any more, and could break unseen.
     tokio::select! {
         result = &mut request => {
@@ -90,17 +97,17 @@ fn one_way<'a>(
     from: &'a TcpStream,
     to: &'a TcpStream,
     lanes: Vec<Lane>,
-    buffers: &'a Buffers,
+    pools: &'a Pools,
     tap: Tap<'a>,
 ) -> BoxFuture<'a, Result<(), Broken>> {
     if lanes.is_empty() {
         Box::pin(async move {
-            plain(from, to, buffers, tap, future::pending(), &mut 0)
+            plain(from, to, pools, tap, future::pending(), &mut 0)
                 .await
                 .map(drop)
         })
     } else {
-        Box::pin(changing(from, to, lanes, buffers, tap))
+        Box::pin(changing(from, to, lanes, pools, tap))
     }
 }
 
@@ -109,17 +116,17 @@ async fn changing(
     from: &TcpStream,
     to: &TcpStream,
     mut lanes: Vec<Lane>,
-    buffers: &Buffers,
+    pools: &Pools,
     tap: Tap<'_>,
 ) -> Result<(), Broken> {
     let mut position = 0;
     loop {
         if lanes.iter_mut().all(Lane::is_idle) {
             let mut watched = lanes.clone();
-            if plain(from, to, buffers, tap, any_changed(&mut watched), &mut position).await? {
+            if plain(from, to, pools, tap, any_changed(&mut watched), &mut position).await? {
                 return Ok(());
             }
-        } else if staged(from, to, &lanes, buffers, tap, &mut position).await? {
+        } else if staged(from, to, &lanes, pools, tap, &mut position).await? {
             return Ok(());
         }
     }
@@ -139,12 +146,13 @@ async fn all_idle(mut lanes: Vec<Lane>) {
 async fn plain(
     from: &TcpStream,
     to: &TcpStream,
-    buffers: &Buffers,
+    pools: &Pools,
     tap: Tap<'_>,
     changed: impl Future<Output = ()>,
     position: &mut u64,
 ) -> Result<bool, Broken> {
     let mut changed = std::pin::pin!(changed);
+    let mut filled = 0;
     loop {
         consume_budget().await;
         tokio::select! {
@@ -152,14 +160,71 @@ async fn plain(
             () = &mut changed => return Ok(false),
             ready = from.readable() => ready.map_err(|_| Broken::Reset)?,
         }
-        let mut buffer = buffers.take();
-        match from.try_read(&mut buffer) {
+        if filled >= FLOOD && tap.is_blind() {
+            filled = 0;
+            match flood(from, to, pools, changed.as_mut(), position).await? {
+                Flood::Ended => return Ok(true),
+                Flood::Changed => return Ok(false),
+                Flood::Ebbed => continue,
+            }
+        }
+        let mut buffer = pools.buffers.take();
+        match read(from, &mut buffer) {
             Ok(0) => return shut_down(to).map(|()| true),
             Ok(length) => {
+                filled = if length == buffer.len() { filled + 1 } else { 0 };
                 *position += length as u64;
                 tap.sent(&buffer[..length]).await;
                 write_all(to, &buffer[..length]).await?;
                 tap.arrived(&buffer[..length]).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Broken::Reset),
+        }
+    }
+}
+
+/// Why bytes do not go through a pipe any more.
+enum Flood {
+    Ended,
+    Changed,
+    Ebbed,
+}
+
+/// Carries bytes through a pipe, without a copy, while many come at a time.
+async fn flood(
+    from: &TcpStream,
+    to: &TcpStream,
+    pools: &Pools,
+    mut changed: Pin<&mut impl Future<Output = ()>>,
+    position: &mut u64,
+) -> Result<Flood, Broken> {
+    let Ok(mut pipe) = pools.pipes.take() else {
+        return Ok(Flood::Ebbed);
+    };
+    loop {
+        consume_budget().await;
+        tokio::select! {
+            biased;
+            () = &mut changed => return Ok(Flood::Changed),
+            ready = from.readable() => ready.map_err(|_| Broken::Reset)?,
+        }
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => return shut_down(to).map(|()| Flood::Ended),
+            Ok(length) => {
+                *position += length as u64;
+                while pipe.len() > 0 {
+                    match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                        Ok(_) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            to.writable().await.map_err(|_| Broken::Reset)?;
+                        }
+                        Err(_) => return Err(Broken::Reset),
+                    }
+                }
+                if length <= EBB {
+                    return Ok(Flood::Ebbed);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(Broken::Reset),
@@ -173,7 +238,7 @@ async fn staged(
     from: &TcpStream,
     to: &TcpStream,
     lanes: &[Lane],
-    buffers: &Buffers,
+    pools: &Pools,
     tap: Tap<'_>,
     position: &mut u64,
 ) -> Result<bool, Broken> {
@@ -184,7 +249,7 @@ async fn staged(
         running.push(Box::pin(lane.clone().run(chunk_rx, next_tx)));
         chunk_rx = next_rx;
     }
-    let reading = read_all(from, chunk_tx, all_idle(lanes.to_vec()), buffers, tap, position);
+    let reading = read_all(from, chunk_tx, all_idle(lanes.to_vec()), pools, tap, position);
     let fed = future::join(reading, future::join_all(running));
     tokio::select! {
         result = deliver(chunk_rx, to, tap) => result,
@@ -198,7 +263,7 @@ async fn read_all(
     from: &TcpStream,
     chunk_tx: Sender<Chunk>,
     idle: impl Future<Output = ()>,
-    buffers: &Buffers,
+    pools: &Pools,
     tap: Tap<'_>,
     position: &mut u64,
 ) {
@@ -218,8 +283,8 @@ async fn read_all(
         let content = if ready.is_err() {
             Content::Reset
         } else {
-            let mut buffer = buffers.take();
-            match from.try_read(&mut buffer) {
+            let mut buffer = pools.buffers.take();
+            match read(from, &mut buffer) {
                 Ok(0) => Content::End,
                 // Copied to its size: it may be held for long.
                 Ok(length) => {
@@ -260,6 +325,24 @@ async fn deliver(mut chunk_rx: Receiver<Chunk>, to: &TcpStream, tap: Tap<'_>) ->
         }
     }
     Ok(false)
+}
+
+/// Reads what there is; 0 at the end. A buffer that was not filled shows that nothing is left (epoll(7)), which saves
+/// asking for it.
+fn read(from: &TcpStream, buffer: &mut Buffer<'_>) -> io::Result<usize> {
+    let mut length = 0;
+    let result = from.try_io(Interest::READABLE, || {
+        length = rustix::io::read(from, &mut **buffer)?;
+        if 0 < length && length < buffer.len() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    });
+    if length > 0 {
+        Ok(length)
+    } else {
+        result.map(|()| 0)
+    }
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> Result<(), Broken> {

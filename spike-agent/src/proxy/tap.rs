@@ -94,6 +94,11 @@ pub(super) struct Tap<'a> {
 }
 
 impl Tap<'_> {
+    /// Whether nobody looks at the bytes.
+    pub(super) fn is_blind(self) -> bool {
+        self.taps.recorders.is_empty()
+    }
+
     /// A request is seen as it leaves the caller.
     pub(super) async fn sent(self, bytes: &[u8]) {
         if self.way == Direction::Request {
@@ -109,7 +114,7 @@ impl Tap<'_> {
     }
 
     async fn see(self, bytes: &[u8]) {
-        if self.taps.recorders.is_empty() {
+        if self.is_blind() {
             return;
         }
         let now = Instant::now();

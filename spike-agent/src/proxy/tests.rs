@@ -444,5 +444,5 @@ async fn idle_connections_hold_no_buffer() {
         connections.push((client, server));
     }
     // One that all have used in turn; a buffer that a connection kept would be missing here.
-    assert!((1..=2).contains(&world.proxy.buffers.kept()));
+    assert!((1..=2).contains(&world.proxy.pools.buffers.kept()));
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use crate::model::edge::MOST_EDGES;
+
 /// Calls that are kept: some 3 MB.
 const CALLS: usize = 32_768;
 /// Distinct requests whose names are kept; with more, all are forgotten and learnt again.
 const NAMES: usize = 8_192;
-/// Edges whose facts are kept: as many as the kernel side has.
-const EDGES: usize = 8_192;
 
 /// A decoded call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Recent {
 
     /// Notes what a call told of its edge.
     pub fn learn(&mut self, edge: u64, facts: &Facts) {
-        if self.facts.len() >= EDGES && !self.facts.contains_key(&edge) {
+        if self.facts.len() >= MOST_EDGES && !self.facts.contains_key(&edge) {
             return;
         }
         let known = self.facts.entry(edge).or_default();

@@ -321,6 +321,16 @@ pub(super) fn churn(address: &str, count: usize, first_port: u16) -> io::Result<
     Ok(())
 }
 
+/// Asks once at each of `count` loopback addresses, from the `first` on.
+pub(super) fn spread(port: u16, first: usize, count: usize) -> io::Result<()> {
+    for number in first..first + count {
+        let [.., high, middle, low] = number.to_be_bytes();
+        let address = SocketAddr::from(([127, 1 + high, middle, low], port));
+        call(&mut TcpStream::connect(address)?)?;
+    }
+    Ok(())
+}
+
 /// Connects from a local port, which is free again at once when the stream is dropped: by a reset, with no TIME_WAIT.
 fn connect_from(port: u16, address: SocketAddr) -> io::Result<TcpStream> {
     let name = |port: u16| libc::sockaddr_in {

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::report::{self, Bounds, Line, Spread};
 use crate::{
     cargo::build_spike,
     demo::stage::{Stage, text_of},
@@ -43,7 +44,7 @@ struct Taken {
     lost: u64,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench", false)?;
     for place in ["server", "client", "dumpcap"] {
@@ -63,6 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "{} bytes a datagram, {} s each\n{:>12}  {:>12} {:>10} {:>8}  {:>12} {:>10} {:>8}",
         options.bytes, options.seconds, "sent/s", "dumpcap", "lost", "", "spike", "lost", ""
     );
+    let mut lines = Vec::new();
     for &rate in &options.rates {
         let (dumpcap, spike) = measure(&stage, rate, options)?;
         println!(
@@ -74,8 +76,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             spike.lost,
             spike.percent()
         );
+        lines.push(Line {
+            what: format!("capture of {rate} packets a second: packets written"),
+            against: "dumpcap".to_owned(),
+            found: Spread::one(spike.written as f64 / dumpcap.written.max(1) as f64),
+            bounds: Some(Bounds::AtLeast { must: 1.0, goal: 2.0 }),
+        });
     }
-    Ok(())
+    stage.stop_agent()?;
+    report::keep("capture", &lines)?;
+    Ok(lines)
 }
 
 impl Taken {

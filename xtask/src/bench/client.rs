@@ -1,8 +1,8 @@
-//! The client of `bench faults`, a process of its own in the cgroup that faults choose: asks redis-server.
+//! The client of benches, a process of its own in the cgroup that faults choose: asks redis-server.
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -31,6 +31,10 @@ enum Ask {
     },
     /// Time a large answer; prints bytes a second.
     Fetch { port: u16, bytes: usize },
+    /// Connect so often to each of so many addresses of 127.0.0.0/8.
+    Spread { port: u16, addresses: u32, each: u32 },
+    /// Keep connections open, each of which has asked once: prints `open`, waits for the end of input.
+    Hold { port: u16, connections: usize },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -42,6 +46,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             interval,
         } => ping(port, connections, calls, Duration::from_nanos(interval)),
         Ask::Fetch { port, bytes } => fetch(port, bytes),
+        Ask::Spread {
+            port,
+            addresses,
+            each,
+        } => spread(port, addresses, each),
+        Ask::Hold { port, connections } => hold(port, connections),
     }
 }
 
@@ -82,6 +92,33 @@ fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Resu
         }
     }
     print!("{text}");
+    Ok(())
+}
+
+fn spread(port: u16, addresses: u32, each: u32) -> Result<()> {
+    for number in 0..addresses {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let address = SocketAddr::from(([127, 1 + high, middle, low], port));
+        for _ in 0..each {
+            let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+            // Closed by a reset: ports that wait for their time-out would run out.
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        }
+    }
+    Ok(())
+}
+
+fn hold(port: u16, connections: usize) -> Result<()> {
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connect to redis-server")?;
+        stream.write_all(b"PING\r\n")?;
+        stream.read_exact(&mut [0; 7])?;
+        streams.push(stream);
+    }
+    println!("open");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    drop(streams);
     Ok(())
 }
 

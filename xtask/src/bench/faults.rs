@@ -1,14 +1,14 @@
 //! `cargo xtask bench faults`: how exact delays and rates are, and what interception costs.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{client, observe::print_cpu};
-use crate::{
-    cargo::build_spike,
-    demo::stage::{Stage, text_of},
+use super::{
+    load::{self, at},
+    report::{self, Bounds, Line, Spread},
 };
+use crate::{cargo::build_spike, demo::stage::Stage};
 
 /// Measure how exact delays and rates are, and what interception costs.
 ///
@@ -31,13 +31,15 @@ pub(crate) struct Options {
     no_rates: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+const CLIENT: &str = "client";
+
+pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench", false)?;
     stage.place("db")?;
-    let from = stage.place("client")?;
+    let from = stage.place(CLIENT)?;
     let port = stage.redis("db")?;
-    print_cpu();
+    println!("{}", report::machine());
     println!(
         "{} connections, {} calls each, {} calls a second in all, redis PING",
         options.connections, options.calls, options.rate
@@ -66,6 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         at(&through, 50) - at(&observed, 50),
         at(&through, 99) - at(&observed, 99)
     );
+    let mut lines = Vec::new();
     for delay in [1, 10, 100] {
         let words = format!("latency --delay {delay}ms");
         let times = with_fault(&stage, &from, &words, |stage| ping(stage, port, options))?;
@@ -77,14 +80,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             at(&errors, 50),
             at(&errors, 99)
         );
+        for (percent, must, goal) in [(50, 50.0, 20.0), (99, 500.0, 100.0)] {
+            lines.push(Line {
+                what: format!("error of a delay of {delay} ms, p{percent}"),
+                against: "the set delay, us".to_owned(),
+                found: Spread::one(at(&errors, percent)),
+                bounds: Some(Bounds::AtMost { must, goal }),
+            });
+        }
     }
     if !options.no_rates {
-        rates(&stage, &from, port)?;
+        lines.extend(rates(&stage, &from, port)?);
     }
-    stage.stop_agent()
+    stage.stop_agent()?;
+    report::keep("faults", &lines)?;
+    Ok(lines)
 }
 
-fn rates(stage: &Stage, from: &str, port: u16) -> Result<()> {
+fn rates(stage: &Stage, from: &str, port: u16) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
     for (rate, bytes_per_second) in [
         ("64kbit", 8e3),
         ("1mbit", 125e3),
@@ -96,7 +110,7 @@ fn rates(stage: &Stage, from: &str, port: u16) -> Result<()> {
         let bytes = (bytes_per_second * 4.0).to_string();
         let words = format!("bandwidth --rate {rate} --direction response");
         let text = with_fault(stage, from, &words, |stage| {
-            client(stage, &["fetch", &port.to_string(), &bytes])
+            load::own_client(stage, CLIENT, &["fetch".to_owned(), port.to_string(), bytes])
         })?;
         let measured: f64 = text.trim().parse().context("the client's rate")?;
         println!(
@@ -105,8 +119,14 @@ fn rates(stage: &Stage, from: &str, port: u16) -> Result<()> {
             measured,
             (measured / bytes_per_second - 1.0) * 100.0
         );
+        lines.push(Line {
+            what: format!("error of a rate of {rate}/s"),
+            against: "the set rate, %".to_owned(),
+            found: Spread::one((measured / bytes_per_second - 1.0).abs() * 100.0),
+            bounds: Some(Bounds::AtMost { must: 2.0, goal: 0.5 }),
+        });
     }
-    Ok(())
+    Ok(lines)
 }
 
 fn with_fault<T>(
@@ -127,35 +147,14 @@ fn with_fault<T>(
     measured
 }
 
-/// Times of calls in microseconds, from least to most.
 fn ping(stage: &Stage, port: u16, options: &Options) -> Result<Vec<f64>> {
     let interval = Duration::from_secs(1) / options.rate;
-    let text = client(
+    load::ping(
         stage,
-        &[
-            "ping",
-            &port.to_string(),
-            &options.connections.to_string(),
-            &options.calls.to_string(),
-            &interval.as_nanos().to_string(),
-        ],
-    )?;
-    let mut times = text
-        .lines()
-        .map(|line| line.parse().context("a time of the client's"))
-        .collect::<Result<Vec<f64>>>()?;
-    times.sort_by(f64::total_cmp);
-    Ok(times)
-}
-
-fn client(stage: &Stage, args: &[&str]) -> Result<String> {
-    let program = env::current_exe().context("find this program")?;
-    let all = [&["bench", client::VERB], args].concat();
-    text_of(&mut stage.command("client", &program.to_string_lossy(), &all))
-}
-
-/// The value that so many percent of the sorted ones do not exceed.
-fn at(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+        CLIENT,
+        port,
+        options.connections,
+        options.calls,
+        interval.as_nanos(),
+    )
 }

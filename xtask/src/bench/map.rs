@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use super::report::{self, Bounds, Line, Spread};
 use crate::{
     cargo::{build_spike, cargo, check},
     demo::stage::{Stage, text_of},
@@ -24,7 +25,7 @@ pub(crate) struct Options {
     rounds: usize,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench-map", false)?;
     let state = stage.state_dir();
@@ -43,13 +44,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     )?;
     stage.start_agent()?;
     // Every edge of the history is in use in every step: the worst case.
-    for args in [
-        &["map", "--json", "--group", "service", "--since", "5m"][..],
-        &[
-            "map", "--json", "--group", "service", "--since", "10s", "--at", "1m-ago",
-        ],
-        &["analyze", "--json", "--since", "5m"],
-        &["status"],
+    let mut lines = Vec::new();
+    for (args, bounds) in [
+        (
+            &["map", "--json", "--group", "service", "--since", "5m"][..],
+            None,
+        ),
+        (
+            &[
+                "map", "--json", "--group", "service", "--since", "10s", "--at", "1m-ago",
+            ],
+            Some(Bounds::AtMost {
+                must: 100.0,
+                goal: 50.0,
+            }),
+        ),
+        (
+            &["analyze", "--json", "--since", "5m"],
+            Some(Bounds::AtMost {
+                must: 1000.0,
+                goal: 500.0,
+            }),
+        ),
+        (&["status"], None),
     ] {
         let mut times = Vec::new();
         let mut size = 0;
@@ -68,6 +85,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             at(times.len().saturating_sub(1)),
             size / 1000
         );
+        let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        lines.push(Line {
+            what: format!("10,000 edges: `spike {}`", args.join(" ")),
+            against: "ms".to_owned(),
+            found: Spread::of(&times),
+            bounds,
+        });
     }
     let pid = stage.agent_pid().context("the agent runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -78,5 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .unwrap_or_default();
         println!("the agent's {line}");
     }
-    stage.stop_agent()
+    stage.stop_agent()?;
+    report::keep("map", &lines)?;
+    Ok(lines)
 }

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use super::report::{self, Bounds, Line, Spread};
 use crate::{
     cargo::build_spike,
     demo::stage::{Stage, text_of},
@@ -20,10 +21,10 @@ use crate::{
 /// Clients that arm faults at one time: the agent makes the kernel's rules once for all that wait.
 const CLIENTS: usize = 256;
 
-/// Measure the time of a TCP connect that matches no fault, with one fault armed and with many.
+/// Measure the time of a TCP connect that matches no fault, with none armed, one, and many; and of one that is refused.
 ///
-/// Half of the faults name an address, half a network, each its own, with a port. One and many take turns; the medians
-/// are compared. The goal is a ratio of at most 1.1. Needs root.
+/// Half of the faults name an address, half a network, each its own, with a port. The states take turns; the medians are
+/// compared. A refusal in the connect hook is held against the kernel's own for a port that nobody listens on. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each of the two is measured.
@@ -37,7 +38,8 @@ pub(crate) struct Options {
     faults: usize,
 }
 
-/// The part that runs within the observed cgroup: connects so often to ADDRESS and prints nanoseconds, one a line: median, 99th percentile.
+/// The part that runs within the observed cgroup: connects so often to ADDRESS, refused or not, and prints nanoseconds,
+/// one a line: median, 99th percentile.
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct ConnectOptions {
@@ -49,10 +51,14 @@ pub(crate) fn connect(options: &ConnectOptions) -> Result<()> {
     let mut times = Vec::with_capacity(options.count);
     for _ in 0..options.count {
         let start = Instant::now();
-        let stream = TcpStream::connect(options.address)?;
+        let connected = TcpStream::connect(options.address);
         times.push(start.elapsed());
-        // Closed by a reset: ports that wait for their time-out would run out.
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        match connected {
+            // Closed by a reset: ports that wait for their time-out would run out.
+            Ok(stream) => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     times.sort();
     for share in [0.5, 0.99] {
@@ -62,10 +68,10 @@ pub(crate) fn connect(options: &ConnectOptions) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench", false)?;
-    stage.place("client")?;
+    let from = stage.place("client")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
@@ -73,37 +79,68 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             drop(stream);
         }
     });
-    println!("{} connects a round to {address}", options.connects);
+    println!("{}", report::machine());
+    println!("{} connects a run to {address}", options.connects);
     // The first run warms up caches and the processor's clock; it does not count.
     measure(&stage, address, options)?;
-    println!(
-        "{:>5}  {:>10} {:>10}  {:>10} {:>10}",
-        "round", "1: p50", "p99", "many: p50", "p99"
-    );
-    let (mut one, mut many) = (Vec::new(), Vec::new());
+    let states = [0, 1, options.faults];
+    let mut found = [const { Vec::new() }; 3];
+    println!("{:>5}  {:>10}  {:>10} {:>10}", "round", "armed", "p50", "p99");
     for round in 1..=options.rounds {
-        let few = with_armed(&mut stage, 1, address, options)?;
-        let lots = with_armed(&mut stage, options.faults, address, options)?;
-        let us = |ns: u64| format!("{:.1} us", ns as f64 / 1000.0);
-        println!(
-            "{round:>5}  {:>10} {:>10}  {:>10} {:>10}",
-            us(few.0),
-            us(few.1),
-            us(lots.0),
-            us(lots.1)
-        );
-        one.push(few.0);
-        many.push(lots.0);
+        for (count, medians) in states.into_iter().zip(&mut found) {
+            let (median, tail) = with_armed(&mut stage, count, address, options)?;
+            let us = |ns: u64| format!("{:.1} us", ns as f64 / 1000.0);
+            println!("{round:>5}  {count:>10}  {:>10} {:>10}", us(median), us(tail));
+            medians.push(median as f64);
+        }
     }
-    one.sort_unstable();
-    many.sort_unstable();
-    let (few, lots) = (one[one.len() / 2], many[many.len() / 2]);
-    println!(
-        "median {few} ns with 1 armed, {lots} ns with {}; ratio {:.3}",
-        options.faults,
-        lots as f64 / few as f64
-    );
-    Ok(())
+    let [none, one, many] = found;
+    let lines = vec![
+        Line {
+            what: format!(
+                "{} selectors armed, none matching: time of a connect",
+                options.faults
+            ),
+            against: "one armed".to_owned(),
+            found: Spread::of_ratios(&many, &one),
+            bounds: Some(Bounds::AtMost { must: 1.1, goal: 1.0 }),
+        },
+        Line {
+            what: format!(
+                "{} selectors armed, none matching: connects a second",
+                options.faults
+            ),
+            against: "none armed".to_owned(),
+            found: Spread::of_ratios(&none, &many),
+            bounds: Some(Bounds::AtLeast {
+                must: 0.95,
+                goal: 1.0,
+            }),
+        },
+        refusals(&mut stage, &from, options)?,
+    ];
+    report::keep("scale", &lines)?;
+    Ok(lines)
+}
+
+fn refusals(stage: &mut Stage, from: &str, options: &Options) -> Result<Line> {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let from = format!("cgroup={from}");
+    let (mut own, mut hook) = (Vec::new(), Vec::new());
+    stage.start_agent()?;
+    for _ in 0..options.rounds {
+        own.push(measure(stage, closed, options)?.0 as f64);
+        stage.spike(&["fault", "add", "refuse", "--from", &from])?;
+        hook.push(measure(stage, closed, options)?.0 as f64);
+        stage.spike(&["fault", "clear"])?;
+    }
+    stage.stop_agent()?;
+    Ok(Line {
+        what: "`refuse` in the connect hook: connects a second".to_owned(),
+        against: "the kernel's own refusal".to_owned(),
+        found: Spread::of_ratios(&own, &hook),
+        bounds: Some(Bounds::AtLeast { must: 0.9, goal: 1.0 }),
+    })
 }
 
 fn with_armed(stage: &mut Stage, count: usize, address: SocketAddr, options: &Options) -> Result<(u64, u64)> {

@@ -29,7 +29,12 @@ pub(crate) struct Stage {
     root: PathBuf,
     /// Configuration, logs and the agent's socket.
     dir: PathBuf,
+    /// Inner ones after those that they are in.
     places: Vec<String>,
+    /// The place that the agent observes, when it is not all of them.
+    observed: Option<String>,
+    /// The processor that programs are started on, when it matters.
+    pinned: Option<usize>,
     children: Vec<Child>,
     agent: Option<Child>,
     /// Start everything out of reach of Ctrl-C, for it may be left running.
@@ -53,6 +58,8 @@ impl Stage {
             root,
             dir,
             places: Vec::new(),
+            observed: None,
+            pinned: None,
             children: Vec::new(),
             agent: None,
             detached,
@@ -82,12 +89,41 @@ impl Stage {
         command
     }
 
-    /// Starts a program that runs until the end.
-    pub(crate) fn start<A: AsRef<OsStr>>(&mut self, place: &str, program: &str, args: &[A]) -> Result<()> {
-        let command = self.command(place, program, args);
-        let child = self.spawn(command, &format!("{place}.log"))?;
+    /// Has the agent observe this place only.
+    pub(crate) fn observe(&mut self, place: &str) {
+        self.observed = Some(place.to_owned());
+    }
+
+    /// Has programs that are started from now on run on this processor.
+    pub(crate) fn pin(&mut self, cpu: Option<usize>) {
+        self.pinned = cpu;
+    }
+
+    /// Starts a program that runs until the end; gives its process id.
+    pub(crate) fn start<A: AsRef<OsStr>>(&mut self, place: &str, program: &str, args: &[A]) -> Result<u32> {
+        let command = match self.pinned {
+            Some(cpu) => {
+                let cpu = cpu.to_string();
+                let words: [&OsStr; 3] = ["-c".as_ref(), cpu.as_ref(), program.as_ref()];
+                let all: Vec<&OsStr> = words.into_iter().chain(args.iter().map(AsRef::as_ref)).collect();
+                self.command(place, "taskset", &all)
+            }
+            None => self.command(place, program, args),
+        };
+        let child = self.spawn(command, &format!("{}.log", file_name(place)))?;
+        let pid = child.id();
         self.children.push(child);
-        Ok(())
+        Ok(pid)
+    }
+
+    /// Processor time in seconds that a place and those in it have taken.
+    pub(crate) fn cpu_seconds(&self, place: &str) -> Result<f64> {
+        let file = self.root.join(&self.name).join(place).join("cpu.stat");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let micros = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<f64>().ok());
+        Ok(micros.context("no usage_usec in cpu.stat")? / 1e6)
     }
 
     fn spawn(&self, mut command: Command, log: &str) -> Result<Child> {
@@ -105,7 +141,7 @@ impl Stage {
     /// nginx that serves 1 KiB as `/small`; gives the port.
     pub(crate) fn nginx(&mut self, place: &str) -> Result<u16> {
         let port = free_port()?;
-        let dir = self.dir.join("nginx");
+        let dir = self.dir.join(format!("nginx-{}", file_name(place)));
         fs::create_dir_all(dir.join("www"))?;
         fs::write(dir.join("www/small"), [b'x'; 1024])?;
         let shown = dir.display();
@@ -149,21 +185,43 @@ impl Stage {
         Ok(port)
     }
 
-    /// Starts the agent for the stage's cgroup and waits until it is ready.
+    /// iperf3's server; gives the port.
+    pub(crate) fn iperf3(&mut self, place: &str) -> Result<u16> {
+        let port = free_port()?;
+        self.start(
+            place,
+            "iperf3",
+            &["-s", "-B", "127.0.0.1", "-p", &port.to_string()],
+        )?;
+        // It takes one client at a time, and what only connects would be one.
+        thread::sleep(Duration::from_millis(300));
+        Ok(port)
+    }
+
+    /// Starts the agent for the stage's cgroup, or the observed place of it, and waits until it is ready.
     pub(crate) fn start_agent(&mut self) -> Result<()> {
+        self.start_agent_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_agent_with(&mut self, args: &[&str]) -> Result<()> {
         // Within the observed cgroup, as on a real host: else its own side would look like another caller.
         if !self.places.iter().any(|place| place == AGENT) {
             self.place(AGENT)?;
         }
         let spike = target_dir().join("release/spike");
         let mut command = self.command::<&str>(AGENT, &spike.to_string_lossy(), &[]);
-        command
-            .arg("agent")
-            .arg("--cgroup")
-            .arg(self.root.join(&self.name));
+        let cgroup = self.root.join(&self.name);
+        let cgroup = self
+            .observed
+            .iter()
+            .fold(cgroup, |cgroup, place| cgroup.join(place));
+        command.arg("agent").arg("--cgroup").arg(cgroup);
         command.arg("--socket").arg(self.socket());
         command.arg("--state-dir").arg(self.state_dir());
-        command.args(["--listen", "off", "--log-level", "warn"]);
+        command
+            .args(["--listen", "off", "--log-level", "warn"])
+            .args(args);
         let child = self.spawn(command, "agent.log")?;
         self.agent = Some(child);
         let start = Instant::now();
@@ -216,6 +274,11 @@ impl Stage {
         text_of(&mut self.spike_command(args))
     }
 
+    /// Where the stage's files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The agent's Unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("spike.sock")
@@ -235,6 +298,7 @@ impl Stage {
         for dir in self
             .places
             .iter()
+            .rev()
             .map(|place| cgroup.join(place))
             .chain([cgroup.clone()])
         {
@@ -262,6 +326,7 @@ impl Drop for Stage {
         for dir in self
             .places
             .iter()
+            .rev()
             .map(|place| cgroup.join(place))
             .chain([cgroup.clone()])
         {
@@ -294,18 +359,25 @@ pub(crate) fn text_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A place as part of a file's name.
+fn file_name(place: &str) -> String {
+    place.replace('/', "-")
+}
+
 fn path_with_sbin() -> std::ffi::OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/usr/local/sbin:/sbin");
     path
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr()?.port())
 }
 
-fn wait_for_port(port: u16, what: &str) -> Result<()> {
+/// Waits until a server listens.
+pub(crate) fn wait_for_port(port: u16, what: &str) -> Result<()> {
     let start = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if start.elapsed() > LIMIT {

@@ -31,11 +31,12 @@ const SMALL_PROGRAMS: [&str; 13] = [
 ];
 
 /// Files that programs read besides their libraries.
-const DATA: [&str; 7] = [
+const DATA: [&str; 8] = [
     "/etc/passwd",
     "/etc/group",
     "/etc/protocols",
     "/etc/services",
+    "/usr/lib/ssl/openssl.cnf",
     "/usr/share/wireshark",
     "/usr/lib/x86_64-linux-gnu/wireshark",
     "/usr/lib/locale/C.utf8",

@@ -39,7 +39,7 @@ pub struct Status {
     /// How pushing to a collector goes, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp: Option<OtlpView>,
-    /// What was lost or let through, and why; only counters above 0.
+    /// What was lost or let through, and why, since the agent's start.
     pub losses: Vec<CounterView>,
 }
 

@@ -1,0 +1,171 @@
+//! Takes edges that rest out of the hooks' table, whose room is limited, and keeps their counts.
+
+use std::{collections::HashMap, time::Instant};
+
+use spike_common::edge::{Edge, EdgeStats, WORDS};
+
+use super::{Kernel, lock};
+use crate::model::edge::MOST_EDGES;
+
+/// Most memory that the hooks' counts of edges take, on hosts with so many CPUs that it matters.
+const MEMORY: usize = 64 << 20;
+
+/// How many edges the hooks' table has room for.
+pub(super) fn room(cpus: usize) -> u32 {
+    let each = size_of::<EdgeStats>() * cpus.max(1);
+    u32::try_from(MEMORY / each).unwrap_or(u32::MAX).clamp(1024, 8192)
+}
+/// Edges that were taken out.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    kept: HashMap<u64, Rest>,
+    /// What the others had counted at the last look.
+    before: HashMap<u64, u64>,
+}
+
+/// An edge with its counts, without the many that are zero.
+#[derive(Debug)]
+struct Rest {
+    edge: Edge,
+    counts: Box<[(u16, u64)]>,
+}
+
+impl Retired {
+    /// The edges that are kept; some may be back in the hooks' table.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Edge, EdgeStats)> {
+        self.kept.iter().map(|(&id, rest)| (id, rest.edge, rest.stats()))
+    }
+
+    /// What an edge had counted before it was taken out.
+    pub(super) fn stats(&self, id: u64) -> Option<EdgeStats> {
+        self.kept.get(&id).map(Rest::stats)
+    }
+
+    /// What an edge is between.
+    pub(super) fn edge(&self, id: u64) -> Option<Edge> {
+        self.kept.get(&id).map(|rest| rest.edge)
+    }
+
+    /// Their numbers.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.kept.keys().copied()
+    }
+
+    /// Which of these edges have no open connection, and nothing new since the last look.
+    fn resting(&mut self, edges: &[(u64, Edge, EdgeStats)]) -> Vec<usize> {
+        let now: HashMap<u64, u64> = edges.iter().map(|(id, _, stats)| (*id, sum(stats))).collect();
+        let before = std::mem::replace(&mut self.before, now);
+        let rests = |(_, (id, _, stats)): &(usize, &(u64, Edge, EdgeStats))| {
+            stats.opened == stats.closed && before.get(id) == Some(&sum(stats))
+        };
+        let resting = edges.iter().enumerate().filter(rests);
+        resting.map(|(at, _)| at).collect()
+    }
+
+    fn keep(&mut self, id: u64, edge: Edge, mut stats: EdgeStats) {
+        if let Some(earlier) = self.stats(id) {
+            stats.add(&earlier);
+        }
+        self.kept.insert(id, Rest::new(edge, &stats));
+    }
+}
+
+impl Rest {
+    fn new(edge: Edge, stats: &EdgeStats) -> Self {
+        let counts = (0_u16..).zip(stats.words().iter().copied());
+        Self {
+            edge,
+            counts: counts.filter(|&(_, count)| count != 0).collect(),
+        }
+    }
+
+    fn stats(&self) -> EdgeStats {
+        let mut words = [0; WORDS];
+        for &(at, count) in &self.counts {
+            if let Some(word) = words.get_mut(usize::from(at)) {
+                *word = count;
+            }
+        }
+        EdgeStats::from_words(words)
+    }
+}
+
+/// Every event adds to it.
+fn sum(stats: &EdgeStats) -> u64 {
+    stats.words().iter().fold(0, |sum, word| sum.wrapping_add(*word))
+}
+
+impl Kernel {
+    /// Makes room in the hooks' table when it fills up. An edge that comes back counts on from zero there; [`Kernel::edges`]
+    /// adds what was kept.
+    pub fn retire_edges(&self) {
+        let cpus = aya::util::nr_cpus().unwrap_or(1);
+        if lock(&self.edges).keys().flatten().count() <= room(cpus) as usize / 2 {
+            return;
+        }
+        let Ok(found) = self.hooks_edges() else { return };
+        let mut retired = lock(&self.retired);
+        let resting = retired.resting(&found);
+        let (start, count) = (Instant::now(), resting.len());
+        for at in resting {
+            // What the hooks' table then has no room for is counted as such.
+            if retired.kept.len() >= MOST_EDGES {
+                return;
+            }
+            let Some(&(id, edge, stats)) = found.get(at) else {
+                continue;
+            };
+            // A connection that opens between this look and the removal would be lost: a microsecond, on an edge that had
+            // none for seconds.
+            let is_unchanged = self.hooks_stats(id).is_some_and(|now| sum(&now) == sum(&stats));
+            if is_unchanged && lock(&self.stats).remove(&id).is_ok() {
+                _ = lock(&self.edges).remove(&id);
+                retired.keep(id, edge, stats);
+            }
+        }
+        tracing::debug!(of = found.len(), count, took = ?start.elapsed(), "edges at rest taken out of the hooks' table");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_cpus_have_less_room_each() {
+        assert_eq!((room(1), room(2), room(1024)), (8192, 8192, 1024));
+        assert!((1024..8192).contains(&room(16)), "{}", room(16));
+    }
+
+    #[test]
+    fn an_edge_rests_when_nothing_is_open_and_nothing_new() {
+        let mut retired = Retired::default();
+        let stats = |opened, closed, last| {
+            let mut stats = EdgeStats {
+                opened,
+                closed,
+                ..EdgeStats::default()
+            };
+            stats.latency[stats.latency.len() - 1] = last;
+            stats
+        };
+        let edges = |second: EdgeStats| {
+            [
+                (1, Edge::default(), stats(3, 3, 7)),
+                (2, Edge::default(), second),
+                (3, Edge::default(), stats(3, 2, 1)),
+            ]
+        };
+        assert!(
+            retired.resting(&edges(stats(1, 1, 0))).is_empty(),
+            "nobody knows yet"
+        );
+        assert_eq!(retired.resting(&edges(stats(2, 2, 0))), [0]);
+        assert_eq!(retired.resting(&edges(stats(2, 2, 0))), [0, 1]);
+        retired.keep(1, Edge::default(), stats(3, 3, 7));
+        retired.keep(1, Edge::default(), stats(1, 1, 2));
+        let kept = retired.stats(1).unwrap();
+        assert_eq!((kept.opened, kept.closed, kept.latency.last()), (4, 4, Some(&9)));
+        assert_eq!(retired.iter().count(), 1);
+    }
+}
