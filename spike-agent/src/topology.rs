@@ -42,20 +42,25 @@ use crate::{
 /// `listeners` says who listens where. A client's edge names the process there; a server's edge is of that process,
 /// and its caller is out of sight. `decoded` tells what was found out about an edge, by its number.
 pub fn service_map(
-    mut samples: Vec<EdgeSample>,
+    samples: Vec<EdgeSample>,
     listeners: &[(ServiceKey, Task)],
     who: &Who<'_>,
     decoded: impl Fn(u64) -> Option<Decoded>,
 ) -> MapView {
-    samples.retain(|sample| sample.stats.opened > 0 || failures(&sample.stats) > 0);
-    samples.sort_by_key(|sample| (Reverse(sample.stats.calls), sample.edge.since_ns, sample.id));
+    let in_order = samples.into_iter().filter_map(|sample| {
+        let stats = sample.stats.full();
+        let is_used = stats.opened > 0 || failures(&stats) > 0;
+        is_used.then_some((Reverse(stats.calls), sample.edge.since_ns, sample))
+    });
+    let mut in_order: Vec<_> = in_order.collect();
+    in_order.sort_by_key(|(calls, since, sample)| (*calls, *since, sample.id));
     who.services.learn_listeners(listeners);
     let listeners: HashMap<ServiceKey, Task> = listeners.iter().copied().collect();
     MapView {
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        edges: samples
+        edges: in_order
             .iter()
-            .map(|sample| edge_view(sample, &listeners, decoded(sample.id), who))
+            .map(|(.., sample)| edge_view(sample, &listeners, decoded(sample.id), who))
             .collect(),
         losses: Vec::new(),
     }
@@ -84,6 +89,7 @@ fn edge_view(
     who: &Who<'_>,
 ) -> EdgeView {
     let EdgeSample { id, edge, stats } = sample;
+    let stats = &stats.full();
     let local = end_view(&edge.task, who);
     let is_datagrams = edge.transport == UDP;
     let (role, caller, process) = if edge.role == SERVER {
@@ -196,6 +202,7 @@ mod tests {
     use super::*;
     use crate::identity::{Cgroups, Engine};
     use crate::model::ServiceKind;
+    use crate::model::edge::Compact;
 
     fn stats(latencies_us: impl IntoIterator<Item = u64>) -> EdgeStats {
         let mut stats = EdgeStats {
@@ -226,6 +233,7 @@ mod tests {
             role: CLIENT,
             ..Edge::default()
         };
+        let stats = Compact::from(&stats);
         EdgeSample { id, edge, stats }
     }
 

@@ -90,7 +90,7 @@ impl Calls {
         let map = self.draw(edges.clone());
         let flow = |view: EdgeView| {
             let id = u64::from_str_radix(&view.id, 16).ok()?;
-            let counts = Counts::new(&edges.get(*stats.get(&id)?)?.stats, &view);
+            let counts = Counts::new(&edges.get(*stats.get(&id)?)?.stats.full(), &view);
             Some(Flow { id, view, counts })
         };
         Ok(map.edges.into_iter().filter_map(flow).collect())
@@ -100,7 +100,7 @@ impl Calls {
     pub(super) fn edge(&self, id: u64) -> Result<Option<EdgeDetailView>> {
         let mut edges = self.kernel.edges()?;
         edges.retain(|edge| edge.id == id);
-        let histogram = edges.first().map(|edge| histogram(&edge.stats));
+        let histogram = edges.first().map(|edge| histogram(&edge.stats.full()));
         let edge = self.draw(edges).edges.pop();
         let detail = |(edge, histogram)| EdgeDetailView { edge, histogram };
         Ok(edge.zip(histogram).map(detail))

@@ -29,7 +29,7 @@ impl Source for LiveSource {
             .iter()
             .map(|sample| {
                 let decoded = decoded.get(&sample.id).copied().unwrap_or_default();
-                (sample.id, EdgeCounts::new(&sample.stats, &decoded))
+                (sample.id, EdgeCounts::new(&sample.stats.full(), &decoded))
             })
             .collect();
         let map = self.calls.draw(samples);

@@ -282,7 +282,7 @@ impl Planes for LivePlanes {
         for sample in &edges {
             let decoded = decoded.get(&sample.id);
             tally.add(
-                &sample.stats,
+                &sample.stats.full(),
                 decoded.map_or((0, 0), |decoded| (decoded.calls, decoded.failed)),
             );
         }

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use spike_common::edge::{Edge, EdgeStats, WORDS};
+use spike_common::edge::{Edge, EdgeStats};
 
 use super::{Kernel, lock};
-use crate::model::edge::MOST_EDGES;
+use crate::model::edge::{Compact, EdgeSample, MOST_EDGES};
 
 /// Most memory that the hooks' counts of edges take, on hosts with so many CPUs that it matters.
 const MEMORY: usize = 64 << 20;
@@ -18,32 +18,20 @@ pub(super) fn room(cpus: usize) -> u32 {
 /// Edges that were taken out.
 #[derive(Debug, Default)]
 pub(super) struct Retired {
-    kept: HashMap<u64, Rest>,
+    kept: HashMap<u64, EdgeSample>,
     /// What the others had counted at the last look.
     before: HashMap<u64, u64>,
 }
 
-/// An edge with its counts, without the many that are zero.
-#[derive(Debug)]
-struct Rest {
-    edge: Edge,
-    counts: Box<[(u16, u64)]>,
-}
-
 impl Retired {
     /// The edges that are kept; some may be back in the hooks' table.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Edge, EdgeStats)> {
-        self.kept.iter().map(|(&id, rest)| (id, rest.edge, rest.stats()))
+    pub(super) fn iter(&self) -> impl Iterator<Item = &EdgeSample> {
+        self.kept.values()
     }
 
-    /// What an edge had counted before it was taken out.
-    pub(super) fn stats(&self, id: u64) -> Option<EdgeStats> {
-        self.kept.get(&id).map(Rest::stats)
-    }
-
-    /// What an edge is between.
-    pub(super) fn edge(&self, id: u64) -> Option<Edge> {
-        self.kept.get(&id).map(|rest| rest.edge)
+    /// An edge as it was when it was taken out.
+    pub(super) fn get(&self, id: u64) -> Option<&EdgeSample> {
+        self.kept.get(&id)
     }
 
     /// Their numbers.
@@ -63,30 +51,11 @@ impl Retired {
     }
 
     fn keep(&mut self, id: u64, edge: Edge, mut stats: EdgeStats) {
-        if let Some(earlier) = self.stats(id) {
-            stats.add(&earlier);
+        if let Some(earlier) = self.get(id) {
+            stats.add(&earlier.stats.full());
         }
-        self.kept.insert(id, Rest::new(edge, &stats));
-    }
-}
-
-impl Rest {
-    fn new(edge: Edge, stats: &EdgeStats) -> Self {
-        let counts = (0_u16..).zip(stats.words().iter().copied());
-        Self {
-            edge,
-            counts: counts.filter(|&(_, count)| count != 0).collect(),
-        }
-    }
-
-    fn stats(&self) -> EdgeStats {
-        let mut words = [0; WORDS];
-        for &(at, count) in &self.counts {
-            if let Some(word) = words.get_mut(usize::from(at)) {
-                *word = count;
-            }
-        }
-        EdgeStats::from_words(words)
+        let stats = Compact::from(&stats);
+        self.kept.insert(id, EdgeSample { id, edge, stats });
     }
 }
 
@@ -164,7 +133,7 @@ mod tests {
         assert_eq!(retired.resting(&edges(stats(2, 2, 0))), [0, 1]);
         retired.keep(1, Edge::default(), stats(3, 3, 7));
         retired.keep(1, Edge::default(), stats(1, 1, 2));
-        let kept = retired.stats(1).unwrap();
+        let kept = retired.get(1).unwrap().stats.full();
         assert_eq!((kept.opened, kept.closed, kept.latency.last()), (4, 4, Some(&9)));
         assert_eq!(retired.iter().count(), 1);
     }

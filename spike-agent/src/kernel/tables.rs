@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::{Kernel, lock};
-use crate::model::edge::EdgeSample;
+use crate::model::edge::{Compact, EdgeSample};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the hooks' clock.
 pub(super) fn monotonic_ns() -> u64 {
@@ -79,7 +79,7 @@ impl Kernel {
     /// What an edge is between.
     pub fn edge(&self, id: u64) -> Option<Edge> {
         let here = lock(&self.edges).get(&id, 0).ok();
-        here.or_else(|| lock(&self.retired).edge(id))
+        here.or_else(|| lock(&self.retired).get(id).map(|kept| kept.edge))
     }
 
     /// Who answers at an address.
@@ -111,15 +111,15 @@ impl Kernel {
         let retired = lock(&self.retired);
         let mut rows = Vec::new();
         for (id, edge, mut stats) in self.hooks_edges()? {
-            if let Some(earlier) = retired.stats(id) {
-                stats.add(&earlier);
+            if let Some(earlier) = retired.get(id) {
+                stats.add(&earlier.stats.full());
             }
+            let stats = Compact::from(&stats);
             rows.push(EdgeSample { id, edge, stats });
         }
         if retired.ids().next().is_some() {
             let here: HashSet<u64> = rows.iter().map(|row| row.id).collect();
-            let others = retired.iter().filter(|(id, ..)| !here.contains(id));
-            rows.extend(others.map(|(id, edge, stats)| EdgeSample { id, edge, stats }));
+            rows.extend(retired.iter().filter(|kept| !here.contains(&kept.id)).cloned());
         }
         Ok(rows)
     }

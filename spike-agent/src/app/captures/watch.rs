@@ -96,7 +96,7 @@ impl Captures {
         });
         let mut counted = Counted::default();
         for sample in &edges {
-            counted.add(&sample.stats);
+            counted.add(&sample.stats.full());
         }
         for decoded in decoded.values() {
             counted.calls += decoded.calls;
