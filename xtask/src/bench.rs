@@ -15,6 +15,17 @@ mod scale;
 use anyhow::Result;
 use clap::Parser as _;
 
+/// The benches, in the order of the page.
+const ALL: [&str; 7] = [
+    "observe",
+    "intercept",
+    "scale",
+    "faults",
+    "capture",
+    "map",
+    "edges",
+];
+
 /// Measure what Spike costs on this machine.
 ///
 /// Every bench states its machine, runs on real programs, and repeats enough to give a spread, not one number. Its
@@ -30,6 +41,8 @@ pub(crate) struct Options {
 enum Bench {
     /// Run them all with their defaults, and write the table of docs/performance.md anew.
     All,
+    /// Write the table of docs/performance.md from what the benches kept when they last ran.
+    Table,
     Capture(capture::Options),
     Edges(edges::Options),
     Faults(faults::Options),
@@ -45,6 +58,7 @@ enum Bench {
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.bench {
         Bench::All => all(),
+        Bench::Table => report::publish(&ALL),
         Bench::Client(options) => client::run(options),
         Bench::Connect(options) => scale::connect(options),
         bench => bench.lines().map(drop),
@@ -62,7 +76,7 @@ impl Bench {
             Self::Map(options) => map::run(options),
             Self::Observe(options) => observe::run(options),
             Self::Scale(options) => scale::run(options),
-            Self::All | Self::Client(_) | Self::Connect(_) => Ok(Vec::new()),
+            Self::All | Self::Table | Self::Client(_) | Self::Connect(_) => Ok(Vec::new()),
         }
     }
 }
@@ -74,18 +88,9 @@ fn all() -> Result<()> {
         #[command(subcommand)]
         bench: Bench,
     }
-    let mut lines = Vec::new();
-    for name in [
-        "observe",
-        "intercept",
-        "scale",
-        "faults",
-        "capture",
-        "map",
-        "edges",
-    ] {
+    for name in ALL {
         println!("\n== {name}");
-        lines.extend(Alone::parse_from(["bench", name]).bench.lines()?);
+        Alone::parse_from(["bench", name]).bench.lines()?;
     }
-    report::publish(&lines)
+    report::publish(&ALL)
 }

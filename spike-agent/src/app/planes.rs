@@ -31,7 +31,7 @@ use crate::identity::{Cgroups, Services};
 use crate::kernel::{Kernel, Refusal};
 use crate::model::rule::{Capabilities, RuleSource, compile};
 use crate::model::view::{CallEvent, CounterView, EdgeDetailView, ExecView, InterceptView, MapView, Status};
-use crate::model::{CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window};
+use crate::model::{CaptureSpec, Fault, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window};
 use crate::proxy::Proxy;
 use crate::proxy::namespaces::Namespaces;
 use crate::recording::{Redaction, live::Live};
@@ -247,6 +247,18 @@ impl Planes for LivePlanes {
 
     fn can_close(&self) -> Result<()> {
         self.kernel.can_close()
+    }
+
+    fn prepare(&self, fault: &Fault) -> BoxFuture<'_, Result<()>> {
+        let is_on_packets = fault.packet().is_some() && !fault.dry_run;
+        let kernel = Arc::clone(&self.kernel);
+        async move {
+            if is_on_packets {
+                tokio::task::spawn_blocking(move || kernel.load_packet_faults()).await??;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>> {

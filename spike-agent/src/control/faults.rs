@@ -29,6 +29,7 @@ impl Control {
     /// Arms a fault that is already checked; answers once it is in force.
     pub async fn arm(&self, fault: Fault) -> Result<Arc<ArmedFault>, ControlError> {
         self.check(&fault)?;
+        self.prepare(&fault).await?;
         let armed = self.book.add(fault)?;
         if let Err(error) = self.put_in_force(&armed).await {
             self.book.remove_where(|other| other.id == armed.id);
@@ -153,6 +154,12 @@ impl Control {
             can.map_err(|error| FieldError::new("existing", format_args!("`reset` needs to {error:#}")))?;
         }
         Ok(())
+    }
+
+    /// What takes long, before the fault's time begins.
+    async fn prepare(&self, fault: &Fault) -> Result<(), ControlError> {
+        let prepared = self.planes.prepare(fault).await;
+        prepared.map_err(|error| ControlError::unavailable("make the fault ready", &error))
     }
 
     /// Has the kernel and the listeners follow, then closes what was open if that is wanted.

@@ -14,7 +14,7 @@ use crate::{
     export::Format,
     fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
+        CaptureSpec, Fault, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     recording::{Redaction, live::Live},
@@ -67,6 +67,12 @@ pub trait Planes: Send + Sync + 'static {
     /// # Errors
     /// Why they cannot, with the operation first.
     fn can_close(&self) -> Result<()>;
+
+    /// Does what takes long and can be done before a fault is armed: its time to live begins when it is.
+    ///
+    /// # Errors
+    /// Names what failed.
+    fn prepare(&self, fault: &Fault) -> BoxFuture<'_, Result<()>>;
 
     /// Closes the connections that a fault's selector chooses and that the fault does not have; tells how many.
     fn close_existing(&self, armed: Arc<ArmedFault>) -> BoxFuture<'_, Result<u64>>;

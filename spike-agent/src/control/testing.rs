@@ -16,7 +16,7 @@ use crate::{
     export::Format,
     fault::book::ArmedFault,
     model::{
-        CaptureSpec, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
+        CaptureSpec, Fault, FieldError, RecordingSpec, Selector, Tally, Thresholds, Window,
         view::{CallEvent, EdgeDetailView, ExecView, MapView, Status},
     },
     recording::{
@@ -98,6 +98,10 @@ impl Planes for TestPlanes {
 
     fn kernel_counts(&self, _fault_id: u64) -> Option<(u64, u64)> {
         Some((5, 3))
+    }
+
+    fn prepare(&self, _: &Fault) -> BoxFuture<'_, anyhow::Result<()>> {
+        async { Ok(()) }.boxed()
     }
 
     fn can_close(&self) -> anyhow::Result<()> {

@@ -26,6 +26,9 @@ use crate::safety::netns::{find, inside};
 use crate::safety::tc::{Root, Tc};
 use crate::safety::{Direction, Entry, EntryId, Journal, current_netns};
 
+/// The programs that hit packets.
+const INGRESS: &str = "spike_packets_in";
+const EGRESS: &str = "spike_packets_out";
 /// `ARPHRD_ETHER`, `ARPHRD_LOOPBACK`: interfaces whose packets start with an Ethernet header.
 const ETHERNET_KINDS: [u16; 2] = [1, 772];
 const LOOPBACK_KIND: u16 = 772;
@@ -296,8 +299,8 @@ impl Hook {
         }
         for direction in [Direction::Ingress, Direction::Egress] {
             let (program_name, attach_type) = match direction {
-                Direction::Ingress => ("spike_packets_in", TcAttachType::Ingress),
-                Direction::Egress => ("spike_packets_out", TcAttachType::Egress),
+                Direction::Ingress => (INGRESS, TcAttachType::Ingress),
+                Direction::Egress => (EGRESS, TcAttachType::Egress),
             };
             let mut programs = lock(&self.kernel.programs);
             let program = classifier(&mut programs, program_name)?;
@@ -425,6 +428,18 @@ fn bare(name: &str) -> &str {
 }
 
 impl Kernel {
+    /// Loads the programs that hit packets, which takes the verifier most of a second the first time.
+    ///
+    /// # Errors
+    /// Names the program and the verifier's reason.
+    pub fn load_packet_faults(&self) -> Result<()> {
+        let mut programs = lock(&self.programs);
+        for name in [INGRESS, EGRESS] {
+            classifier(&mut programs, name)?;
+        }
+        Ok(())
+    }
+
     /// Arms a packet fault; it hits nothing until an interface has it.
     ///
     /// # Errors

@@ -123,7 +123,12 @@ pub(super) fn damage_under_a_fixed_checksum_reaches_the_application() {
         assert_eq!(checksum_errors(&pair.there), before);
         if computed && Path::new("/usr/bin/tcpdump").exists() {
             let (_, file) = tcpdump(&world, &pair, 200);
-            assert_eq!(checksums(&file), (0, 200), "as Wireshark reads them");
+            let (bad, good) = checksums(&file);
+            // tcpdump may lose some on a slow machine.
+            assert!(
+                bad == 0 && good >= 150,
+                "as Wireshark reads them: {bad} bad, {good} good"
+            );
         }
         agent.clear();
     }

@@ -59,11 +59,14 @@ pub(super) fn the_deadline_holds_in_the_kernel() {
     let world = World::new();
     let pair = Pair::new(&world);
     let agent = Agent::start(&world);
-    agent.fault(&format!("partition --ttl 1s {}", pair.on()));
+    let ttl = needs::patience(Duration::from_secs(1)).as_secs();
+    agent.fault(&format!("partition --ttl {ttl}s {}", pair.on()));
     assert_eq!(pair.send(10).len(), 0);
-    wait_for("the fault to end", Duration::from_secs(4), || {
-        (pair.send(10).len() == 10).then_some(())
-    });
+    wait_for(
+        "the fault to end",
+        needs::patience(Duration::from_secs(4)),
+        || (pair.send(10).len() == 10).then_some(()),
+    );
     let faults = agent.json(&["fault", "list"]);
     assert_eq!(faults["faults"].as_array().map(Vec::len), Some(0), "{faults}");
 }

@@ -106,7 +106,7 @@ impl Line {
 
     fn json(&self) -> Value {
         json!({
-            "what": self.what, "against": self.against,
+            "row": self.row(), "what": self.what, "against": self.against,
             "median": self.found.median, "least": self.found.least, "most": self.found.most,
             "reached": self.bounds.map(|bounds| bounds.verdict(self.found.median)),
         })
@@ -126,7 +126,8 @@ fn short(value: f64) -> String {
 
 /// Prints the lines and keeps them as `target/bench/NAME.json`.
 pub(super) fn keep(name: &str, lines: &[Line]) -> Result<()> {
-    println!("\n{}", table(lines));
+    let rows: Vec<String> = lines.iter().map(Line::row).collect();
+    println!("\n{}", table(&rows));
     let dir = target_dir().join("bench");
     fs::create_dir_all(&dir)?;
     let file = dir.join(format!("{name}.json"));
@@ -137,8 +138,18 @@ pub(super) fn keep(name: &str, lines: &[Line]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the table of all lines into the page.
-pub(super) fn publish(lines: &[Line]) -> Result<()> {
+/// Writes the table of what these benches kept into the page; those that never ran are left out.
+pub(super) fn publish(names: &[&str]) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names {
+        let file = target_dir().join("bench").join(format!("{name}.json"));
+        let Ok(text) = fs::read_to_string(&file) else {
+            continue;
+        };
+        let kept: Value = serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
+        let lines = kept["lines"].as_array().into_iter().flatten();
+        rows.extend(lines.filter_map(|line| line["row"].as_str().map(str::to_owned)));
+    }
     let path = workspace().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("read {PAGE}"))?;
     let (before, rest) = page
@@ -147,16 +158,16 @@ pub(super) fn publish(lines: &[Line]) -> Result<()> {
     let (_, after) = rest
         .split_once(END)
         .with_context(|| format!("no {END} in {PAGE}"))?;
-    let page = format!("{before}{BEGIN}\n{}\n\n{}\n{END}{after}", machine(), table(lines));
+    let page = format!("{before}{BEGIN}\n{}\n\n{}\n{END}{after}", machine(), table(&rows));
     fs::write(&path, page).with_context(|| format!("write {PAGE}"))
 }
 
-fn table(lines: &[Line]) -> String {
+fn table(rows: &[String]) -> String {
     let mut text = "| what | against | median | rounds | must | goal | reached |\n".to_owned();
     text += "|---|---|---|---|---|---|---|";
-    for line in lines {
+    for row in rows {
         text += "\n";
-        text += &line.row();
+        text += row;
     }
     text
 }

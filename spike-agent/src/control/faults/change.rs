@@ -75,6 +75,7 @@ impl Control {
         fault: Fault,
     ) -> Result<Arc<ArmedFault>, ControlError> {
         self.check(&fault)?;
+        self.prepare(&fault).await?;
         let name = &armed.fault.name;
         let changed = self.book.change(armed.id, fault);
         let changed = changed.ok_or_else(|| ControlError::no_such("fault", name))?;
