@@ -20,6 +20,8 @@ use crate::{
 
 /// Clients that arm faults at one time: the agent makes the kernel's rules once for all that wait.
 const CLIENTS: usize = 256;
+/// Measurements of a state, of which the middle one counts.
+const PASSES: usize = 9;
 
 /// Measure the time of a TCP connect that matches no fault, with none armed, one, and many; and of one that is refused.
 ///
@@ -28,10 +30,10 @@ const CLIENTS: usize = 256;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each of the two is measured.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Connects in one measurement.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 10_000)]
     connects: usize,
     /// Faults armed in the second of the two.
     #[arg(long, default_value_t = 65_536)]
@@ -150,9 +152,13 @@ fn with_armed(stage: &mut Stage, count: usize, address: SocketAddr, options: &Op
     if count > 1 {
         println!("armed {count} in {:.1} s", start.elapsed().as_secs_f64());
     }
-    let measured = measure(stage, address, options);
+    // One run says little: the machine's other work meets it or not.
+    let mut measured = (0..PASSES)
+        .map(|_| measure(stage, address, options))
+        .collect::<Result<Vec<_>>>()?;
     stage.stop_agent()?;
-    measured
+    measured.sort_unstable();
+    measured.get(PASSES / 2).copied().context("no measurement")
 }
 
 fn measure(stage: &Stage, address: SocketAddr, options: &Options) -> Result<(u64, u64)> {
