@@ -292,7 +292,9 @@ impl Calls {
         };
         self.no_longer_sent(open.serial);
         if open.paired {
-            open.call.ended_ns = at;
+            // What ends it may have been sent before the first byte of an answer that was read earlier.
+            let begun = open.call.first_byte_ns.unwrap_or(open.call.started_ns);
+            open.call.ended_ns = at.max(begun);
             open.call.complete = complete;
             out.push(open.call);
         } else {
