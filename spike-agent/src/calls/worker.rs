@@ -108,15 +108,15 @@ fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
         }
         feed.give(&mut calls);
         // A load that sets in is answered before it has taken more than its share.
-        let used = own_time().saturating_sub(busy_since);
+        let busy = own_time();
+        let used = busy.saturating_sub(busy_since);
         if since.elapsed() >= ADJUST || lock(&shared.budget).is_spent(ADJUST, used, samples) {
             let mut book = lock(&shared.book);
             connections.expire(monotonic_ns(), &mut book, &mut calls);
             drop(book);
             feed.give(&mut calls);
-            let busy = own_time();
             let mut budget = lock(&shared.budget);
-            if budget.adjust(since.elapsed(), busy.saturating_sub(busy_since), samples) {
+            if budget.adjust(since.elapsed(), used, samples) {
                 source.choose(budget.turn());
             }
             (since, busy_since, samples) = (Instant::now(), busy, 0);

@@ -9,7 +9,7 @@ use std::{
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// Most bytes that a pipe takes at a time. A pipe of this size needs no privilege (`fs.pipe-max-size`, pipe(7)).
-pub(super) const SIZE: usize = 1 << 20;
+const SIZE: usize = 1 << 20;
 /// Most pipes kept for later; each is two descriptors.
 const MAX_KEPT: usize = 16;
 

@@ -15,7 +15,13 @@ pub mod redis;
 #[cfg(test)]
 pub(in crate::replay) mod testing;
 
-use super::{exchange::Talk, flow::Flow};
+use std::{ops::Range, time::Duration};
+
+use super::{
+    exchange::{Answer, Exchange, Sent, Talk},
+    flow::Flow,
+    parts::Parts,
+};
 use crate::protocol::ProtocolName;
 
 /// The two directions of a recorded connection.
@@ -70,6 +76,33 @@ impl Recorded {
             _ => raw::split(self, &mut talk),
         }
         talk
+    }
+
+    /// A request and its answer that are sent and given again by their bytes, where these stand in what either side sent.
+    fn exchange(
+        &self,
+        [label, kind]: [String; 2],
+        [request, response]: [Parts; 2],
+        sent: Range<usize>,
+        answer: Range<usize>,
+        closes: bool,
+    ) -> Exchange {
+        let ended_at = self.client.at(sent.end.saturating_sub(1));
+        let waited = || self.answers.at(answer.start).saturating_sub(ended_at);
+        Exchange {
+            label,
+            kind,
+            request,
+            response,
+            sent: Sent::Raw(self.client.bytes().slice(sent.clone())),
+            started_ns: self.client.at(sent.start),
+            waited: (!answer.is_empty()).then(|| Duration::from_nanos(waited())),
+            whole: self.client.is_whole(sent) && self.answers.is_whole(answer.clone()),
+            answer: Answer::Raw {
+                pieces: self.answers.pieces(answer, ended_at),
+                closes,
+            },
+        }
     }
 
     /// What is spoken, of the protocols that can be taken apart.

@@ -1,7 +1,7 @@
 //! `cargo xtask bench edges`: what the agent's memory is after very many connections to very many addresses.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -35,13 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench", false)?;
     stage.place("client")?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let port = listener.local_addr()?.port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            drop(stream);
-        }
-    });
+    let port = load::accept_all(Ipv4Addr::UNSPECIFIED)?.port();
     stage.start_agent()?;
     let pid = stage.agent_pid().context("the agent has ended")?;
     println!("{}", report::machine());

@@ -1,6 +1,11 @@
 //! The load that benches put on servers by real programs, and what these programs say of it.
 
-use std::{env, fs, process::Command};
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Command,
+    thread,
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -119,6 +124,18 @@ pub(super) fn own_command(stage: &Stage, place: &str, words: &[String]) -> Resul
     Ok(stage.command(place, &program.to_string_lossy(), &all))
 }
 
+/// Where connections are taken and closed at once, until this program ends.
+pub(super) fn accept_all(address: Ipv4Addr) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).context("listen")?;
+    let at = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    Ok(at)
+}
+
 /// The value that so many percent of the sorted ones do not exceed.
 pub(super) fn at(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -126,7 +143,7 @@ pub(super) fn at(sorted: &[f64], percent: usize) -> f64 {
 }
 
 /// What a process has taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     /// Processor time in seconds, in user and kernel mode.
     pub(super) seconds: f64,

@@ -145,15 +145,9 @@ struct Found {
     unseen: Vec<f64>,
     seen: Vec<f64>,
     /// Of the agent while it observed: cores, and MiB at the end.
-    agent: AgentUse,
+    agent: Usage,
     /// Cores that the observed side took.
     applications: f64,
-}
-
-#[derive(Debug, Default)]
-struct AgentUse {
-    seconds: f64,
-    mebibytes: f64,
 }
 
 fn take_turns(stage: &Stage, load: usize, [unseen, seen]: [&Side; 2], options: &Options) -> Result<Found> {
@@ -173,7 +167,7 @@ fn take_turns(stage: &Stage, load: usize, [unseen, seen]: [&Side; 2], options: &
         applications += stage.cpu_seconds(OBSERVED)? - theirs;
         wall += start.elapsed().as_secs_f64();
     }
-    found.agent = AgentUse {
+    found.agent = Usage {
         seconds: agent / wall,
         mebibytes: Usage::of(pid)?.mebibytes,
     };

@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::report::{self, Bounds, Line, Spread};
+use super::{
+    load,
+    report::{self, Bounds, Line, Spread},
+};
 use crate::{
     cargo::build_spike,
     demo::stage::{Stage, text_of},
@@ -74,13 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench", false)?;
     let from = stage.place("client")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            drop(stream);
-        }
-    });
+    let address = load::accept_all(Ipv4Addr::LOCALHOST)?;
     println!("{}", report::machine());
     println!("{} connects a run to {address}", options.connects);
     // The first run warms up caches and the processor's clock; it does not count.

@@ -2,12 +2,11 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use super::{ImportError, Importer};
+use super::{ImportError, Importer, packets::connection};
 use crate::{
     capture::show::Segment,
     model::selector::DNS_PORT,
     protocol::{Side, dns},
-    recording::NewConnection,
 };
 
 /// The connections that were made for them, by their ends, the client first.
@@ -42,18 +41,7 @@ impl Datagrams {
         let id = match self.0.get(&(client, server)) {
             Some(id) => *id,
             None => {
-                let [caller, callee] = names;
-                let canonical =
-                    |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port()).to_string();
-                let id = importer.open(&NewConnection {
-                    opened_ns: at_ns,
-                    transport: "udp".to_owned(),
-                    caller,
-                    callee,
-                    client: canonical(client),
-                    server: canonical(server),
-                    ..NewConnection::default()
-                })?;
+                let id = importer.open(&connection("udp", at_ns, names, [client, server]))?;
                 self.0.insert((client, server), id);
                 id
             }

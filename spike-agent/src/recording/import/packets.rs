@@ -202,6 +202,26 @@ fn names(client: SocketAddr, server: SocketAddr, from_client: bool, comment: Opt
     names
 }
 
+/// A connection as it is kept, by the names and addresses of the caller and of the server.
+pub(super) fn connection(
+    transport: &str,
+    opened_ns: u64,
+    [caller, callee]: [String; 2],
+    ends: [SocketAddr; 2],
+) -> NewConnection {
+    let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port()).to_string();
+    let [client, server] = ends.map(canonical);
+    NewConnection {
+        opened_ns,
+        transport: transport.to_owned(),
+        caller,
+        callee,
+        client,
+        server,
+        ..NewConnection::default()
+    }
+}
+
 impl Flow {
     fn open(
         segment: &Segment<'_>,
@@ -220,17 +240,8 @@ impl Flow {
         } else {
             (segment.destination, segment.source)
         };
-        let [caller, callee] = names(client, server, from_client, comment);
-        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port()).to_string();
-        let id = importer.open(&NewConnection {
-            opened_ns: at_ns,
-            transport: "tcp".to_owned(),
-            caller,
-            callee,
-            client: canonical(client),
-            server: canonical(server),
-            ..NewConnection::default()
-        })?;
+        let names = names(client, server, from_client, comment);
+        let id = importer.open(&connection("tcp", at_ns, names, [client, server]))?;
         Ok(Self {
             id,
             client,

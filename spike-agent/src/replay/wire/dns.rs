@@ -1,6 +1,6 @@
 //! DNS: questions and their answers, over TCP and in datagrams.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, ResponseCode},
@@ -8,10 +8,7 @@ use hickory_proto::{
 };
 
 use super::Recorded;
-use crate::replay::{
-    exchange::{Answer, Exchange, Sent, Talk},
-    parts::Parts,
-};
+use crate::replay::{exchange::Talk, parts::Parts};
 
 /// Bytes of a message's length over TCP.
 const LENGTH: usize = 2;
@@ -172,25 +169,10 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
                 .push(format!("{}: it was not answered", question.label));
             continue;
         };
-        let ended_at = recorded.client.at(asked.end - 1);
-        let waited = recorded.answers.at(range.start).saturating_sub(ended_at);
-        talk.exchanges.push(
-            Exchange {
-                kind: question.label.clone(),
-                label: question.label,
-                request: question.parts,
-                response: answer_parts(&told[range.clone()]),
-                sent: Sent::Raw(bytes),
-                started_ns: recorded.client.at(asked.start),
-                waited: Some(Duration::from_nanos(waited)),
-                whole: recorded.client.is_whole(asked) && recorded.answers.is_whole(range.clone()),
-                answer: Answer::Raw {
-                    pieces: recorded.answers.pieces(range, ended_at),
-                    closes: false,
-                },
-            }
-            .into(),
-        );
+        let names = [question.label.clone(), question.label];
+        let parts = [question.parts, answer_parts(&told[range.clone()])];
+        let exchange = recorded.exchange(names, parts, asked, range, false);
+        talk.exchanges.push(exchange.into());
     }
 }
 

@@ -3,13 +3,13 @@
 //! Clients wait for the answer before they send the next command, so that what belongs to it is told by the times; the
 //! many forms of answers need not be known.
 
-use std::{collections::HashMap, ops::Range, time::Duration};
+use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
 
 use super::Recorded;
 use crate::replay::{
-    exchange::{Answer, Exchange, Sent, Talk},
+    exchange::Talk,
     parts::{Parts, add_statement, text_of},
 };
 
@@ -273,25 +273,9 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         {
             state.keep(id, asked.text);
         }
-        let ended_at = recorded.client.at(range.end - 1);
-        let waited = recorded.answers.at(answer.start).saturating_sub(ended_at);
-        talk.exchanges.push(
-            Exchange {
-                label: asked.label,
-                kind: asked.kind,
-                request: asked.parts,
-                response: response_parts(&server[answer.clone()]),
-                sent: Sent::Raw(client.slice(range.clone())),
-                started_ns: recorded.client.at(range.start),
-                waited: Some(Duration::from_nanos(waited)),
-                whole: recorded.client.is_whole(range.clone()) && recorded.answers.is_whole(answer.clone()),
-                answer: Answer::Raw {
-                    pieces: recorded.answers.pieces(answer, ended_at),
-                    closes: false,
-                },
-            }
-            .into(),
-        );
+        let parts = [asked.parts, response_parts(&server[answer.clone()])];
+        let exchange = recorded.exchange([asked.label, asked.kind], parts, range.clone(), answer, false);
+        talk.exchanges.push(exchange.into());
     }
 }
 

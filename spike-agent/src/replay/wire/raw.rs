@@ -1,10 +1,8 @@
 //! Bytes of a protocol that is not known: turns of a conversation.
 
-use std::time::Duration;
-
 use super::Recorded;
 use crate::replay::{
-    exchange::{Answer, Exchange, Sent, Talk},
+    exchange::Talk,
     parts::{Parts, text_of},
 };
 
@@ -57,33 +55,21 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
     let last = turns.len().saturating_sub(1);
     for (index, (client, server)) in turns.into_iter().enumerate() {
         let bytes = recorded.client.bytes().slice(client.clone());
-        let ended_at = recorded.client.at(client.end.saturating_sub(1));
-        let waited = (!server.is_empty())
-            .then(|| Duration::from_nanos(recorded.answers.at(server.start).saturating_sub(ended_at)));
-        talk.exchanges.push(
-            Exchange {
-                label: label(&bytes),
-                kind: "bytes".to_owned(),
-                request: parts(&bytes),
-                response: parts(&recorded.answers.bytes()[server.clone()]),
-                sent: Sent::Raw(bytes),
-                started_ns: recorded.client.at(client.start),
-                waited,
-                whole: recorded.client.is_whole(client) && recorded.answers.is_whole(server.clone()),
-                answer: Answer::Raw {
-                    pieces: recorded.answers.pieces(server, ended_at),
-                    closes: index == last && recorded.closed,
-                },
-            }
-            .into(),
-        );
+        let names = [label(&bytes), "bytes".to_owned()];
+        let parts = [parts(&bytes), parts(&recorded.answers.bytes()[server.clone()])];
+        let closes = index == last && recorded.closed;
+        let exchange = recorded.exchange(names, parts, client, server, closes);
+        talk.exchanges.push(exchange.into());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::flow::Flow;
+    use crate::replay::{
+        exchange::{Answer, Sent},
+        flow::Flow,
+    };
 
     #[test]
     fn turns_are_told_by_who_speaks() {

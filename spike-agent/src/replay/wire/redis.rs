@@ -1,12 +1,10 @@
 //! Redis' RESP2 and RESP3: whole commands and replies.
 
-use std::time::Duration;
-
 use super::Recorded;
 use crate::{
     protocol::fold,
     replay::{
-        exchange::{Answer, Exchange, Sent, Talk},
+        exchange::Talk,
         parts::{Parts, add_body, text_of},
     },
 };
@@ -313,25 +311,12 @@ pub(super) fn split(recorded: &Recorded, talk: &mut Talk) {
         told_at = answer.end;
         let mut parts = command.parts();
         transaction.follow(&command, &mut parts);
-        let ended_at = recorded.client.at(range.end - 1);
-        let waited = recorded.answers.at(answer.start).saturating_sub(ended_at);
-        talk.exchanges.push(
-            Exchange {
-                label,
-                kind: command.kind(),
-                request: parts,
-                response: reply_parts(&told[answer.clone()]),
-                sent: Sent::Raw(asked.slice(range.clone())),
-                answer: Answer::Raw {
-                    pieces: recorded.answers.pieces(answer.clone(), ended_at),
-                    closes: command.name() == "QUIT",
-                },
-                started_ns: recorded.client.at(range.start),
-                waited: Some(Duration::from_nanos(waited)),
-                whole: recorded.client.is_whole(range) && recorded.answers.is_whole(answer),
-            }
-            .into(),
+        let (names, parts) = (
+            [label, command.kind()],
+            [parts, reply_parts(&told[answer.clone()])],
         );
+        let exchange = recorded.exchange(names, parts, range, answer, command.name() == "QUIT");
+        talk.exchanges.push(exchange.into());
     }
 }
 

@@ -1,15 +1,12 @@
 //! What a client sends together, up to the message after which the server says that it is ready: so it is sent again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     message::frame,
     walk::{Asked, State, answer_end, row_parts},
 };
-use crate::replay::{
-    exchange::{Answer, Exchange, Sent},
-    wire::Recorded,
-};
+use crate::replay::{exchange::Exchange, wire::Recorded};
 
 /// The rounds of a connection behind its start, which ends at these positions of what either side sent.
 pub(super) fn rounds(recorded: &Recorded, mut at: usize, mut told_at: usize) -> Vec<Arc<Exchange>> {
@@ -57,25 +54,9 @@ pub(super) fn rounds(recorded: &Recorded, mut at: usize, mut told_at: usize) -> 
             kind: "sync".to_owned(),
             ..Asked::default()
         });
-        let ended_at = recorded.client.at(sent.end - 1);
-        let waited = recorded.answers.at(answer.start).saturating_sub(ended_at);
-        rounds.push(
-            Exchange {
-                label: asked.label,
-                kind: asked.kind,
-                request: asked.parts,
-                response: row_parts(&server[answer.clone()]),
-                sent: Sent::Raw(client.slice(sent.clone())),
-                started_ns: recorded.client.at(sent.start),
-                waited: Some(Duration::from_nanos(waited)),
-                whole: recorded.client.is_whole(sent) && recorded.answers.is_whole(answer.clone()),
-                answer: Answer::Raw {
-                    pieces: recorded.answers.pieces(answer, ended_at),
-                    closes: false,
-                },
-            }
-            .into(),
-        );
+        let parts = [asked.parts, row_parts(&server[answer.clone()])];
+        let round = recorded.exchange([asked.label, asked.kind], parts, sent, answer, false);
+        rounds.push(round.into());
     }
     rounds
 }

@@ -1,6 +1,6 @@
 //! Goes through what a client asks, and says by what each message is found; the same for a recording and a live client.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use super::{
     rounds::rounds,
 };
 use crate::replay::{
-    exchange::{Answer, Exchange, Sent, Talk},
+    exchange::Talk,
     parts::{Parts, add_body, add_statement, text_of},
     wire::Recorded,
 };
@@ -216,25 +216,9 @@ fn add(
     range: std::ops::Range<usize>,
     answer: std::ops::Range<usize>,
 ) {
-    let ended_at = recorded.client.at(range.end - 1);
-    let waited = recorded.answers.at(answer.start).saturating_sub(ended_at);
-    talk.exchanges.push(
-        Exchange {
-            label: asked.label,
-            kind: asked.kind,
-            request: asked.parts,
-            response: row_parts(&recorded.answers.bytes()[answer.clone()]),
-            sent: Sent::Raw(recorded.client.bytes().slice(range.clone())),
-            started_ns: recorded.client.at(range.start),
-            waited: Some(Duration::from_nanos(waited)),
-            whole: recorded.client.is_whole(range) && recorded.answers.is_whole(answer.clone()),
-            answer: Answer::Raw {
-                pieces: recorded.answers.pieces(answer, ended_at),
-                closes: false,
-            },
-        }
-        .into(),
-    );
+    let parts = [asked.parts, row_parts(&recorded.answers.bytes()[answer.clone()])];
+    let exchange = recorded.exchange([asked.label, asked.kind], parts, range, answer, false);
+    talk.exchanges.push(exchange.into());
 }
 
 /// Keeps what the server says of itself; tells where that ends.
