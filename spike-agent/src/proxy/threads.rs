@@ -2,12 +2,15 @@
 //! thread that passes them on.
 
 use std::{
+    future,
     sync::OnceLock,
     thread::{self, available_parallelism},
 };
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::fault::timer;
 
 /// The threads, which start with the first connection and end when this is dropped.
 #[derive(Debug, Default)]
@@ -58,7 +61,15 @@ fn start_one(stop: CancellationToken) -> Option<Handle> {
     let reactor = runtime.handle().clone();
     thread::Builder::new()
         .name("spike-proxy".to_owned())
-        .spawn(move || runtime.block_on(stop.cancelled()))
+        .spawn(move || runtime.block_on(stop.run_until_cancelled(keep_time())))
         .ok()?;
     Some(reactor)
+}
+
+/// Keeps the time of what the thread carries.
+async fn keep_time() {
+    if let Err(error) = timer::serve().await {
+        tracing::warn!(%error, "keep time on a thread of its own; delays are less exact");
+    }
+    future::pending().await
 }

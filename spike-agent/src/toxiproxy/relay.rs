@@ -123,6 +123,8 @@ async fn carry(
     close: CancellationToken,
 ) {
     tokio::select! {
+        // Before anything that a change lets go.
+        biased;
         () = close.cancelled() => {}
         () = proxy.relay(client, &armed, &upstream) => {}
     }

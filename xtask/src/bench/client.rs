@@ -1,13 +1,21 @@
 //! The client of benches, a process of its own in the cgroup that faults choose: asks redis-server.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{IoSliceMut, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+};
 
 /// The hidden verb that runs it.
 pub(super) const VERB: &str = "client";
@@ -21,7 +29,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Ask {
-    /// Time small calls on connections that are kept open; prints microseconds, a line each.
+    /// Time small calls on connections that are kept open; prints a line each: microseconds until the answer was read,
+    /// and until the kernel had it for this process.
     Ping {
         port: u16,
         connections: usize,
@@ -60,6 +69,7 @@ fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Resu
     for _ in 0..connections {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("connect to redis-server")?;
         stream.set_nodelay(true)?;
+        setsockopt(&stream, sockopt::ReceiveTimestampns, &true)?;
         streams.push(stream);
     }
     let turn = interval * u32::try_from(connections)?;
@@ -67,15 +77,16 @@ fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Resu
     let askers: Vec<_> = (0_u32..)
         .zip(streams)
         .map(|(place, mut stream)| {
-            thread::spawn(move || -> std::io::Result<Vec<Duration>> {
+            thread::spawn(move || -> Result<Vec<[Duration; 2]>> {
                 let mut times = Vec::with_capacity(calls);
                 let mut due = start + interval * place;
                 for _ in 0..calls {
                     thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let begun = Instant::now();
+                    let begun = clock_gettime(ClockId::CLOCK_REALTIME)?;
                     stream.write_all(b"PING\r\n")?;
-                    stream.read_exact(&mut [0; 7])?;
-                    times.push(begun.elapsed());
+                    let arrived = read_pong(&stream)?;
+                    let seen = clock_gettime(ClockId::CLOCK_REALTIME)?;
+                    times.push([seen, arrived].map(|time| Duration::from(time - begun)));
                     due = (due + turn).max(Instant::now());
                 }
                 Ok(times)
@@ -87,12 +98,34 @@ fn ping(port: u16, connections: usize, calls: usize, interval: Duration) -> Resu
         let Ok(times) = asker.join() else {
             bail!("an asking thread panicked");
         };
-        for time in times.context("ask redis-server")? {
-            text += &format!("{:.1}\n", time.as_secs_f64() * 1e6);
+        for times in times.context("ask redis-server")? {
+            let [seen, arrived] = times.map(|time| time.as_secs_f64() * 1e6);
+            text += &format!("{seen:.1} {arrived:.1}\n");
         }
     }
     print!("{text}");
     Ok(())
+}
+
+/// Reads one answer; when the kernel had it, which is before a sleeping reader is awake (`SO_TIMESTAMPNS`, socket(7)).
+fn read_pong(stream: &TcpStream) -> Result<TimeSpec> {
+    let mut answer = [0; 7];
+    let mut parts = [IoSliceMut::new(&mut answer)];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let message = recvmsg::<()>(
+        stream.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_WAITALL,
+    )?;
+    let arrived = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmTimestampns(time) => Some(time),
+        _ => None,
+    });
+    if message.bytes != answer.len() {
+        bail!("the connection ended");
+    }
+    arrived.context("the kernel did not say when the answer came")
 }
 
 fn spread(port: u16, addresses: u32, each: u32) -> Result<()> {

@@ -207,7 +207,7 @@ fn once(stage: &Stage, way: &Way<'_>, measure: Measure, options: &Options) -> Re
             0.0,
         ],
         Measure::Latency => {
-            let times = load::ping(stage, CLIENT, db, 1, CALLS, 0)?;
+            let times = load::ping(stage, CLIENT, db, 1, CALLS, 0)?.seen;
             [at(&times, 50), at(&times, 99)]
         }
     })

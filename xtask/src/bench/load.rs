@@ -86,7 +86,16 @@ pub(super) fn iperf3(stage: &Stage, place: &str, port: u16, seconds: u32, pin: P
     Ok(bits.context("no rate in iperf3's report")? / 1e9)
 }
 
-/// Times of calls in microseconds, from least to most: PINGs of redis-server over connections that are kept open.
+/// Times of calls in microseconds, from least to most.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    /// Until the client had read the answer.
+    pub(super) seen: Vec<f64>,
+    /// Until the kernel had the answer for the client, which had yet to wake up.
+    pub(super) arrived: Vec<f64>,
+}
+
+/// Times PINGs of redis-server over connections that are kept open.
 pub(super) fn ping(
     stage: &Stage,
     place: &str,
@@ -94,7 +103,7 @@ pub(super) fn ping(
     connections: usize,
     calls: usize,
     interval_ns: u128,
-) -> Result<Vec<f64>> {
+) -> Result<Pings> {
     let words = [
         "ping".to_owned(),
         port.to_string(),
@@ -103,12 +112,15 @@ pub(super) fn ping(
         interval_ns.to_string(),
     ];
     let text = own_client(stage, place, &words)?;
-    let times = text
-        .lines()
-        .map(|line| line.parse().context("a time of the client's"));
-    let mut times = times.collect::<Result<Vec<f64>>>()?;
-    times.sort_by(f64::total_cmp);
-    Ok(times)
+    let mut pings = Pings::default();
+    for line in text.lines() {
+        let (seen, arrived) = line.split_once(' ').context("two times of the client's")?;
+        pings.seen.push(seen.parse()?);
+        pings.arrived.push(arrived.parse()?);
+    }
+    pings.seen.sort_by(f64::total_cmp);
+    pings.arrived.sort_by(f64::total_cmp);
+    Ok(pings)
 }
 
 /// What the client of this program prints.
