@@ -156,9 +156,14 @@ fn flows() -> Vec<Flow> {
             protocol: "http".to_owned(),
             ..EdgeView::default()
         };
-        let counts = Counts::new(&stats, &view);
+        let counts = Counts::new(&stats, None);
         counts.fill(&mut view);
-        flows.push(Flow { id, view, counts });
+        flows.push(Flow {
+            id,
+            view,
+            counts,
+            ..Flow::default()
+        });
     }
     flows
 }

@@ -33,7 +33,7 @@ use spike_common::{
 
 use crate::{
     identity::{Names, Processes, Services},
-    model::edge::{Decoded, EdgeSample},
+    model::edge::{Counted, Decoded, EdgeSample},
     model::view::{DestinationView, EdgeDecodingView, EdgeView, EndView, FailuresView, MapView, Role},
 };
 
@@ -47,6 +47,41 @@ pub fn service_map(
     who: &Who<'_>,
     decoded: impl Fn(u64) -> Option<Decoded>,
 ) -> MapView {
+    MapView {
+        at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        edges: draw(samples, listeners, who, decoded, |_, _, view| view),
+        losses: Vec::new(),
+    }
+}
+
+/// The edges of [`service_map`] with what happened on them since they are there.
+pub fn flows(
+    samples: Vec<EdgeSample>,
+    listeners: &[(ServiceKey, Task)],
+    who: &Who<'_>,
+    decoded: impl Fn(u64) -> Option<Decoded>,
+) -> Vec<Flow> {
+    draw(samples, listeners, who, decoded, |sample, decoded, view| Flow {
+        id: sample.id,
+        counts: Counts {
+            open: view.open,
+            ..Counts::new(&sample.stats.full(), decoded.as_ref())
+        },
+        view,
+        counted: Counted {
+            stats: sample.stats,
+            decoded,
+        },
+    })
+}
+
+fn draw<T>(
+    samples: Vec<EdgeSample>,
+    listeners: &[(ServiceKey, Task)],
+    who: &Who<'_>,
+    decoded: impl Fn(u64) -> Option<Decoded>,
+    make: impl Fn(EdgeSample, Option<Decoded>, EdgeView) -> T,
+) -> Vec<T> {
     let in_order = samples.into_iter().filter_map(|sample| {
         let stats = sample.stats.full();
         let is_used = stats.opened > 0 || failures(&stats) > 0;
@@ -56,14 +91,15 @@ pub fn service_map(
     in_order.sort_by_key(|(calls, since, sample)| (*calls, *since, sample.id));
     who.services.learn_listeners(listeners);
     let listeners: HashMap<ServiceKey, Task> = listeners.iter().copied().collect();
-    MapView {
-        at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        edges: in_order
-            .iter()
-            .map(|(.., sample)| edge_view(sample, &listeners, decoded(sample.id), who))
-            .collect(),
-        losses: Vec::new(),
-    }
+    // One process has many edges, and to look at it takes longer than to draw them.
+    let mut seen: HashMap<Task, EndView> = HashMap::new();
+    let mut end = |task: &Task| seen.entry(*task).or_insert_with(|| end_view(task, who)).clone();
+    let made = in_order.into_iter().map(|(.., sample)| {
+        let decoded = decoded(sample.id);
+        let view = edge_view(&sample, &listeners, decoded, who.names, &mut end);
+        make(sample, decoded, view)
+    });
+    made.collect()
 }
 
 /// Whether what an edge speaks is not known: it is named by its transport.
@@ -86,11 +122,12 @@ fn edge_view(
     sample: &EdgeSample,
     listeners: &HashMap<ServiceKey, Task>,
     decoded: Option<Decoded>,
-    who: &Who<'_>,
+    names: &Names,
+    end: &mut impl FnMut(&Task) -> EndView,
 ) -> EdgeView {
     let EdgeSample { id, edge, stats } = sample;
     let stats = &stats.full();
-    let local = end_view(&edge.task, who);
+    let local = end(&edge.task);
     let is_datagrams = edge.transport == UDP;
     let (role, caller, process) = if edge.role == SERVER {
         (Role::Server, None, Some(local))
@@ -99,14 +136,10 @@ fn edge_view(
         let listener = listeners
             .get(&ServiceKey::new(edge.netns, edge.destination))
             .filter(|_| !is_datagrams);
-        (
-            Role::Client,
-            Some(local),
-            listener.map(|task| end_view(task, who)),
-        )
+        (Role::Client, Some(local), listener.map(end))
     };
     let protocol = decoded.as_ref().and_then(|decoded| decoded.protocol);
-    let name = (edge.name != 0).then(|| who.names.get(edge.name)).flatten();
+    let name = (edge.name != 0).then(|| names.get(edge.name)).flatten();
     EdgeView {
         id: format!("{id:016x}"),
         caller,

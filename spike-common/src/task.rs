@@ -9,7 +9,7 @@ pub const COMM_LEN: usize = 16;
 
 /// A process at one end of a connection.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Task {
     /// The process's cgroup v2 id (the inode number of its folder).
     pub cgroup: u64,

@@ -14,10 +14,10 @@ use crate::calls::{
 };
 use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
-use crate::model::edge::{Decoded, EdgeSample};
+use crate::model::edge::{Counted, Decoded, EdgeSample};
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeDetailView, EdgeView, MapView};
 use crate::protocol::Side;
-use crate::topology::{Counts, Flow, Who, histogram, service_map};
+use crate::topology::{Flow, Who, flows, histogram, service_map};
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
@@ -85,15 +85,22 @@ impl Calls {
 
     /// All edges with what happened on them since they are there.
     pub(super) fn flows(&self) -> Result<Vec<Flow>> {
-        let edges = self.kernel.edges()?;
-        let stats: HashMap<u64, usize> = edges.iter().enumerate().map(|(at, edge)| (edge.id, at)).collect();
-        let map = self.draw(edges.clone());
-        let flow = |view: EdgeView| {
-            let id = u64::from_str_radix(&view.id, 16).ok()?;
-            let counts = Counts::new(&edges.get(*stats.get(&id)?)?.stats.full(), &view);
-            Some(Flow { id, view, counts })
-        };
-        Ok(map.edges.into_iter().filter_map(flow).collect())
+        self.flows_that(|_, _| true)
+    }
+
+    /// Those of which `is_wanted` is true, of what was counted.
+    pub(super) fn flows_that(&self, is_wanted: impl Fn(u64, &Counted) -> bool) -> Result<Vec<Flow>> {
+        let mut edges = self.kernel.edges()?;
+        let book = self.worker.book();
+        let decoded = |id| book.edge(id).map(decoded);
+        edges.retain(|edge| {
+            let counted = Counted {
+                stats: edge.stats.clone(),
+                decoded: decoded(edge.id),
+            };
+            is_wanted(edge.id, &counted)
+        });
+        Ok(flows(edges, &self.kernel.services(), &self.who(), decoded))
     }
 
     /// One edge of the map.
@@ -120,13 +127,16 @@ impl Calls {
     /// The map of these edges.
     pub(super) fn draw(&self, edges: Vec<EdgeSample>) -> MapView {
         let book = self.worker.book();
-        let who = Who {
+        let decoded = |id| book.edge(id).map(decoded);
+        service_map(edges, &self.kernel.services(), &self.who(), decoded)
+    }
+
+    fn who(&self) -> Who<'_> {
+        Who {
             processes: &self.processes,
             services: &self.services,
             names: &self.resolved,
-        };
-        let decoded = |id| book.edge(id).map(decoded);
-        service_map(edges, &self.kernel.services(), &who, decoded)
+        }
     }
 
     /// The names that were resolved on this host.

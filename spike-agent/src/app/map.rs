@@ -98,9 +98,14 @@ impl MapKeeper {
         let Some(history) = &self.history else {
             return Ok(());
         };
-        let flows = used(self.calls.flows()?);
+        let mut recorder = lock(&self.recorder);
+        // Most of very many edges rest, and need not be drawn.
+        let flows = self
+            .calls
+            .flows_that(|id, counted| recorder.is_changed(id, counted))?;
         let now = millis(SystemTime::now());
-        let (step, news) = lock(&self.recorder).end(flows, now);
+        let (step, news) = recorder.end(&used(flows), now);
+        drop(recorder);
         history.add(&step, &news)?;
         if tidy {
             history.tidy(now)?;
@@ -158,17 +163,24 @@ impl MapKeeper {
         let mut sums: HashMap<u64, Counts> = HashMap::new();
         let mut taken = Vec::new();
         let (mut first, mut last) = (i64::MAX, i64::MIN);
-        let live = self.each_step(from, to, |step| {
-            first = first.min(step.from_ms);
-            last = last.max(step.to_ms);
-            if steps {
-                taken.push(step_calls(&step));
-            }
-            for (id, counts) in step.edges {
+        let live = self.each_step(from, to, |from_ms, to_ms, edges| {
+            first = first.min(from_ms);
+            last = last.max(to_ms);
+            let mut calls = HashMap::new();
+            for (id, counts) in edges {
+                if steps && counts.calls > 0 {
+                    calls.insert(id, counts.calls);
+                }
                 match sums.entry(id) {
                     Entry::Occupied(mut sum) => sum.get_mut().add(&counts),
                     Entry::Vacant(place) => _ = place.insert(counts),
                 }
+            }
+            if steps {
+                taken.push(StepCalls {
+                    seconds: (to_ms - from_ms).max(1) as f64 / 1000.0,
+                    calls,
+                });
             }
         })?;
         let mut observed = Observed {
@@ -182,7 +194,12 @@ impl MapKeeper {
         let flows = sums.into_iter().filter_map(|(id, counts)| {
             let mut view = known.remove(&id)?;
             counts.fill(&mut view);
-            Some(Flow { id, view, counts })
+            Some(Flow {
+                id,
+                view,
+                counts,
+                ..Flow::default()
+            })
         });
         observed.flows = used(flows.collect());
         observed.flows.sort_unstable_by_key(|flow| flow.id);
@@ -196,10 +213,14 @@ impl MapKeeper {
             Window::Between(from, to) => (from, to),
         };
         let mut steps = Vec::new();
-        self.each_step(from, to, |mut step| {
-            step.edges.retain(|(edge, _)| *edge == id);
-            if !step.edges.is_empty() {
-                steps.push(step);
+        self.each_step(from, to, |from_ms, to_ms, edges| {
+            let edges: Vec<_> = edges.filter(|(edge, _)| *edge == id).collect();
+            if !edges.is_empty() {
+                steps.push(Step {
+                    from_ms,
+                    to_ms,
+                    edges,
+                });
             }
         })?;
         Ok(steps)
@@ -207,7 +228,12 @@ impl MapKeeper {
 
     /// Gives the steps with a part in a stretch of time to `each`, that which goes on last; gives the edges as they are
     /// now.
-    fn each_step(&self, from: SystemTime, to: SystemTime, mut each: impl FnMut(Step)) -> Result<Vec<Flow>> {
+    fn each_step(
+        &self,
+        from: SystemTime,
+        to: SystemTime,
+        mut each: impl FnMut(i64, i64, &mut dyn Iterator<Item = (u64, Counts)>),
+    ) -> Result<Vec<Flow>> {
         let Some(history) = &self.history else {
             let how = "there is no history: start the agent with --history-size, or see its log";
             return Err(FieldError::new("since", how).into());
@@ -219,7 +245,7 @@ impl MapKeeper {
         history.each_between(from, to, &mut each)?;
         let now = recorder.so_far(&flows, millis(SystemTime::now()));
         if now.from_ms < to && now.to_ms > from {
-            each(now);
+            each(now.from_ms, now.to_ms, &mut now.edges.into_iter());
         }
         Ok(flows)
     }
@@ -251,14 +277,6 @@ impl MapKeeper {
 
     pub(super) fn thresholds(&self) -> Thresholds {
         self.thresholds.clone()
-    }
-}
-
-fn step_calls(step: &Step) -> StepCalls {
-    let calls = step.edges.iter().filter(|(_, counts)| counts.calls > 0);
-    StepCalls {
-        seconds: (step.to_ms - step.from_ms).max(1) as f64 / 1000.0,
-        calls: calls.map(|(id, counts)| (*id, counts.calls)).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! An edge as the kernel counted it.
 
-use std::sync::Arc;
+use std::{mem::offset_of, sync::Arc};
 
 use spike_common::edge::{Edge, EdgeStats, WORDS};
 
@@ -19,7 +19,7 @@ pub struct EdgeSample {
 }
 
 /// The counts of an edge without the many that are zero: some hundred bytes in the place of 3.5 kB.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compact(Arc<[(u16, u64)]>);
 
 impl Compact {
@@ -33,6 +33,15 @@ impl Compact {
         }
         EdgeStats::from_words(words)
     }
+
+    /// Are there connections that were opened and not closed?
+    pub fn has_open(&self) -> bool {
+        let of = |word: usize| {
+            let found = self.0.iter().find(|(at, _)| usize::from(*at) == word);
+            found.map_or(0, |(_, count)| *count)
+        };
+        of(offset_of!(EdgeStats, opened) / 8) > of(offset_of!(EdgeStats, closed) / 8)
+    }
 }
 
 impl From<&EdgeStats> for Compact {
@@ -42,8 +51,17 @@ impl From<&EdgeStats> for Compact {
     }
 }
 
+/// All that was counted of an edge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// By the kernel.
+    pub stats: Compact,
+    /// By decoding.
+    pub decoded: Option<Decoded>,
+}
+
 /// What decoding found out about an edge, of the connections that were sampled.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
     /// What most of them speak, when that is known.
     pub protocol: Option<&'static str>,

@@ -69,8 +69,8 @@ pub fn analyze(input: &Input<'_>, without: Option<&str>) -> Result<AnalysisView,
     findings.extend(costs::find(&context, &by_call));
     findings.extend(by_call);
     findings.sort_by(|a, b| {
-        let key = |finding: &FindingView| (finding.severity, finding.kind, finding.services.clone());
-        key(a).cmp(&key(b))
+        let by_kind = (a.severity, a.kind).cmp(&(b.severity, b.kind));
+        by_kind.then_with(|| a.services.cmp(&b.services))
     });
     Ok(AnalysisView {
         from: humantime::format_rfc3339_millis(input.observed.from).to_string(),

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use spike_common::edge::{EdgeStats, FAILURES, Failure};
 
 use super::latency::Histogram;
-use crate::model::view::{EdgeDecodingView, EdgeView, FailuresView};
+use crate::model::{
+    edge::Decoded,
+    view::{EdgeDecodingView, EdgeView, FailuresView},
+};
 
 /// The counts of one edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -57,13 +60,13 @@ pub struct DecodedCounts {
 }
 
 impl Counts {
-    /// The counts since the agent's start: as the kernel has them, and as the map shows them.
-    pub fn new(stats: &EdgeStats, view: &EdgeView) -> Self {
+    /// The counts since the agent's start, as the kernel and decoding have them; nothing is said to be open.
+    pub fn new(stats: &EdgeStats, decoded: Option<&Decoded>) -> Self {
         Self {
             opened: stats.opened,
             failed: stats.failed,
             reset: stats.reset,
-            open: view.open,
+            open: 0,
             calls: stats.calls,
             bytes_out: stats.bytes_out,
             bytes_in: stats.bytes_in,
@@ -72,7 +75,15 @@ impl Counts {
             rtt_count: stats.rtt_count,
             latency_sum: stats.latency_sum,
             latency: Histogram::from(stats),
-            decoded: view.decoding.as_ref().map(DecodedCounts::from),
+            decoded: decoded.map(|decoded| DecodedCounts {
+                calls: decoded.calls,
+                failed: decoded.failed,
+                segments: stats.sampled,
+                lost_segments: stats.unsampled,
+                lost_calls: decoded.lost_calls,
+                undecodable: decoded.undecodable,
+                resyncs: decoded.resyncs,
+            }),
         }
     }
 
@@ -90,6 +101,7 @@ impl Counts {
     pub fn is_idle(&self) -> bool {
         self.opened + self.failures() + self.reset + self.calls == 0
             && self.bytes_out + self.bytes_in + self.retransmits == 0
+            && self.decoded.unwrap_or_default() == DecodedCounts::default()
     }
 
     /// Adds what happened later, or on another edge at the same time with `open` summed up by the caller.
@@ -236,20 +248,6 @@ impl DecodedCounts {
             undecodable: self.undecodable,
             resyncs: self.resyncs,
             confidence_percent: (confidence * 1000.0).round() / 10.0,
-        }
-    }
-}
-
-impl From<&EdgeDecodingView> for DecodedCounts {
-    fn from(view: &EdgeDecodingView) -> Self {
-        Self {
-            calls: view.calls,
-            failed: view.failed,
-            segments: view.segments,
-            lost_segments: view.lost_segments,
-            lost_calls: view.lost_calls,
-            undecodable: view.undecodable,
-            resyncs: view.resyncs,
         }
     }
 }

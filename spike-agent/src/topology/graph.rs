@@ -10,6 +10,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::{Counts, diff::StepCalls, services};
 use crate::model::{
     ServiceKind,
+    edge::Counted,
     view::{CounterView, EdgeView, EndView, GraphView, Group, LinkView, NodeView},
 };
 
@@ -22,6 +23,8 @@ pub struct Flow {
     pub view: EdgeView,
     /// What happened.
     pub counts: Counts,
+    /// What that was made of, when all of it is meant.
+    pub counted: Counted,
 }
 
 /// What happened on the map between two moments.

@@ -99,22 +99,24 @@ impl History {
         store::add(&mut self.lock(), step, identities).map_err(self.error("write"))
     }
 
-    /// Gives the steps that have a part between two moments, the oldest first, to `each`, one at a time: all of a day
-    /// may be more than fits into memory.
+    /// Gives the steps that have a part between two moments, the oldest first, to `each`: when it began and ended, and
+    /// one edge at a time, as all of a day may be more than fits into memory.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn each_between(&self, from_ms: i64, to_ms: i64, mut each: impl FnMut(Step)) -> Result<()> {
+    pub fn each_between(
+        &self,
+        from_ms: i64,
+        to_ms: i64,
+        mut each: impl FnMut(i64, i64, &mut dyn Iterator<Item = (u64, Counts)>),
+    ) -> Result<()> {
         let mut damaged = None;
         store::each_between(&self.lock(), from_ms, to_ms, |from_ms, to_ms, data| {
-            match store::decode(data) {
-                Some(edges) => each(Step {
-                    from_ms,
-                    to_ms,
-                    edges,
-                }),
-                None => damaged = Some(from_ms),
-            }
+            let mut edges = store::decode(data);
+            each(from_ms, to_ms, &mut edges);
+            // Whatever was left unread.
+            edges.by_ref().for_each(drop);
+            damaged = edges.is_damaged().then_some(from_ms);
             damaged.is_none()
         })
         .map_err(self.error("read"))?;

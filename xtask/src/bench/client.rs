@@ -3,6 +3,7 @@
 use std::{
     io::{IoSliceMut, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    ops::Range,
     os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
@@ -41,7 +42,16 @@ enum Ask {
     /// Time a large answer; prints bytes a second.
     Fetch { port: u16, bytes: usize },
     /// Connect so often to each of so many addresses of 127.0.0.0/8.
-    Spread { port: u16, addresses: u32, each: u32 },
+    Spread {
+        port: u16,
+        /// Number of the first address.
+        first: u32,
+        addresses: u32,
+        each: u32,
+        /// Also ask with a byte and wait for an answer of one.
+        #[arg(long)]
+        call: bool,
+    },
     /// Keep connections open, each of which has asked once: prints `open`, waits for the end of input.
     Hold { port: u16, connections: usize },
 }
@@ -57,9 +67,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Ask::Fetch { port, bytes } => fetch(port, bytes),
         Ask::Spread {
             port,
+            first,
             addresses,
             each,
-        } => spread(port, addresses, each),
+            call,
+        } => spread(port, first..first + addresses, each, call),
         Ask::Hold { port, connections } => hold(port, connections),
     }
 }
@@ -128,12 +140,16 @@ fn read_pong(stream: &TcpStream) -> Result<TimeSpec> {
     arrived.context("the kernel did not say when the answer came")
 }
 
-fn spread(port: u16, addresses: u32, each: u32) -> Result<()> {
-    for number in 0..addresses {
+fn spread(port: u16, addresses: Range<u32>, each: u32, call: bool) -> Result<()> {
+    for number in addresses {
         let [_, high, middle, low] = number.to_be_bytes();
         let address = SocketAddr::from(([127, 1 + high, middle, low], port));
         for _ in 0..each {
-            let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+            let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+            if call {
+                stream.write_all(&[1])?;
+                stream.read_exact(&mut [0])?;
+            }
             // Closed by a reset: ports that wait for their time-out would run out.
             rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
         }

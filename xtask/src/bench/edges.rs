@@ -43,6 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     let words = [
         "spread".to_owned(),
         port.to_string(),
+        "0".to_owned(),
         options.edges.to_string(),
         options.each.to_string(),
     ];

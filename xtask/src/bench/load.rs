@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::Command,
     thread,
@@ -143,6 +144,19 @@ pub(super) fn accept_all(address: Ipv4Addr) -> Result<SocketAddr> {
     thread::spawn(move || {
         for stream in listener.incoming() {
             drop(stream);
+        }
+    });
+    Ok(at)
+}
+
+/// Where one caller at a time gets a byte for a byte, until this program ends.
+pub(super) fn answer_all(address: Ipv4Addr) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).context("listen")?;
+    let at = listener.local_addr()?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Who does not ask, or does not wait, gets nothing.
+            let _ = stream.read_exact(&mut [0]).and_then(|()| stream.write_all(&[1]));
         }
     });
     Ok(at)

@@ -105,7 +105,7 @@ pub struct EdgeDecodingView {
 }
 
 /// The end of a connection at which it was observed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// At the caller.
@@ -116,7 +116,7 @@ pub enum Role {
 }
 
 /// A process at an end of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 pub struct EndView {
     /// Process id as the agent sees it.
     pub pid: u32,
@@ -133,7 +133,7 @@ pub struct EndView {
 }
 
 /// What is called.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 pub struct DestinationView {
     /// IPv4 or IPv6 address; IPv4-mapped ones are shown as IPv4.
     pub address: String,

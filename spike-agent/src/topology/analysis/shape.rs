@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry};
 
+use petgraph::Direction;
 use petgraph::algo::{articulation_points::articulation_points, bridges, dominators, tarjan_scc};
 use petgraph::graph::{DiGraph, NodeIndex, UnGraph};
 use petgraph::visit::EdgeRef;
@@ -104,19 +105,21 @@ fn single_points(context: &Context<'_>) -> Vec<FindingView> {
     let dominated = dominated(context);
     let (undirected, _) = undirected(context);
     let articulations = articulation_points(&undirected);
+    let entries: BTreeSet<NodeIndex> = context.entries.iter().copied().collect();
     let mut findings = Vec::new();
     for node in net.node_indices() {
         let service = &net[node];
-        if service.kind == ServiceKind::External
-            || service.instances.len() != 1
-            || context.entries.contains(&node)
-        {
+        if service.kind == ServiceKind::External || service.instances.len() != 1 || entries.contains(&node) {
             continue;
         }
-        let callers: BTreeSet<NodeIndex> = context
-            .links()
-            .filter(|(_, to, link)| *to == node && matters(link))
-            .map(|(from, ..)| from)
+        let to_it: Vec<_> = net
+            .edges_directed(node, Direction::Incoming)
+            .filter(|edge| edge.source() != node)
+            .collect();
+        let callers: BTreeSet<NodeIndex> = to_it
+            .iter()
+            .filter(|edge| matters(edge.weight()))
+            .map(EdgeRef::source)
             .collect();
         let behind = dominated.get(&node).map_or(&[][..], Vec::as_slice);
         let is_shared = callers.len() >= thresholds.shared_by;
@@ -161,11 +164,7 @@ fn single_points(context: &Context<'_>) -> Vec<FindingView> {
                 ),
             ],
         );
-        let to_it: Vec<_> = context
-            .links()
-            .filter(|(_, to, _)| *to == node)
-            .map(|(.., link)| link)
-            .collect();
+        let to_it: Vec<_> = to_it.iter().map(EdgeRef::weight).collect();
         found.edges = context.edge_ids(to_it.iter().copied());
         "It has one instance: when that stops, so does everything that needs it.".clone_into(&mut found.why);
         "Run a second instance behind the same name, or let its callers do without it for a while."
@@ -221,38 +220,87 @@ fn undirected(context: &Context<'_>) -> (UnGraph<(), ()>, BTreeSet<(NodeIndex, N
     (graph, pairs)
 }
 
-fn bridges_of(context: &Context<'_>) -> Vec<FindingView> {
-    let (graph, _) = undirected(context);
-    let found: Vec<(NodeIndex, NodeIndex)> = bridges(&graph)
-        .map(|edge| (edge.source(), edge.target()))
-        .collect();
-    // Sizes of both sides, by one walk from one end that does not cross the bridge.
-    let side = |from: NodeIndex, but: NodeIndex| {
-        let mut seen = BTreeSet::from([from]);
-        let mut stack = vec![from];
-        while let Some(node) = stack.pop() {
-            for next in graph.neighbors(node) {
-                if (node, next) != (from, but) && seen.insert(next) {
-                    stack.push(next);
+/// How many services there are on either side of a bridge.
+struct Sides {
+    /// The node that each was reached from, in a walk over all; its own for the first of its part.
+    came_from: Vec<NodeIndex>,
+    /// How many were reached from each, with itself: a bridge is a step of any such walk.
+    below: Vec<usize>,
+    /// The first of each one's part.
+    first: Vec<NodeIndex>,
+}
+
+impl Sides {
+    fn new(graph: &UnGraph<(), ()>) -> Self {
+        let mut came_from = vec![NodeIndex::end(); graph.node_count()];
+        let mut first = came_from.clone();
+        let mut order = Vec::with_capacity(graph.node_count());
+        for start in graph.node_indices() {
+            if came_from[start.index()] != NodeIndex::end() {
+                continue;
+            }
+            came_from[start.index()] = start;
+            let mut stack = vec![start];
+            while let Some(node) = stack.pop() {
+                order.push(node);
+                first[node.index()] = start;
+                for next in graph.neighbors(node) {
+                    if came_from[next.index()] == NodeIndex::end() {
+                        came_from[next.index()] = node;
+                        stack.push(next);
+                    }
                 }
             }
         }
-        seen.len()
-    };
+        let mut below = vec![1; graph.node_count()];
+        for node in order.into_iter().rev() {
+            let before = came_from[node.index()];
+            if before != node {
+                below[before.index()] += below[node.index()];
+            }
+        }
+        Self {
+            came_from,
+            below,
+            first,
+        }
+    }
+
+    /// On the side of `a`, and on that of `b`, of the bridge between them.
+    fn of(&self, a: NodeIndex, b: NodeIndex) -> (usize, usize) {
+        let all = self.below[self.first[a.index()].index()];
+        if self.came_from[b.index()] == a {
+            let below = self.below[b.index()];
+            (all - below, below)
+        } else {
+            let below = self.below[a.index()];
+            (below, all - below)
+        }
+    }
+}
+
+fn bridges_of(context: &Context<'_>) -> Vec<FindingView> {
+    let (graph, _) = undirected(context);
+    let sides = Sides::new(&graph);
     let mut findings = Vec::new();
-    for (a, b) in found {
-        let (left, right) = (side(a, b), side(b, a));
+    for bridge in bridges(&graph) {
+        let (a, b) = (bridge.source(), bridge.target());
+        let (left, right) = sides.of(a, b);
         if left.min(right) < BRIDGE_SIDE {
             continue;
         }
-        let links: Vec<_> = context
-            .links()
-            .filter(|(from, to, _)| (*from, *to) == (a, b) || (*from, *to) == (b, a))
+        let net = &context.graph.net;
+        let links: Vec<_> = net
+            .edges_connecting(a, b)
+            .chain(net.edges_connecting(b, a))
             .collect();
-        let Some((from, to, _)) = links.first() else {
+        let Some(first) = links.first() else {
             continue;
         };
-        let (from, to) = (context.id(*from).to_owned(), context.id(*to).to_owned());
+        let (from, to) = (
+            context.id(first.source()).to_owned(),
+            context.id(first.target()).to_owned(),
+        );
         let mut found = finding(
             FindingKind::Bridge,
             Severity::Low,
@@ -263,7 +311,7 @@ fn bridges_of(context: &Context<'_>) -> Vec<FindingView> {
                 ("services_on_the_other", right as f64),
             ],
         );
-        let links: Vec<_> = links.into_iter().map(|(.., link)| link).collect();
+        let links: Vec<_> = links.iter().map(EdgeRef::weight).collect();
         found.edges = context.edge_ids(links.iter().copied());
         "What breaks or slows this link divides the system.".clone_into(&mut found.why);
         "See what each side does without the other: time-outs, a queue, a cached answer."

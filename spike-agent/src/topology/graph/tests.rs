@@ -59,7 +59,12 @@ pub(in crate::topology) fn flow(from: &str, to: &str, protocol: &str, calls: u64
         ..EdgeView::default()
     };
     counts.fill(&mut view);
-    Flow { id, view, counts }
+    Flow {
+        id,
+        view,
+        counts,
+        ..Flow::default()
+    }
 }
 
 /// Flows observed for 100 s.

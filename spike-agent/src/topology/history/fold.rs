@@ -52,7 +52,7 @@ fn join(database: &mut Connection, level: i64, from_ms: i64, to_ms: i64) -> Resu
             last = last.max(row.get(1)?);
             let data: Vec<u8> = row.get(2)?;
             // What is damaged is lost, and does not stop the rest.
-            for (id, counts) in store::decode(&data).unwrap_or_default() {
+            for (id, counts) in store::decode(&data) {
                 sums.entry(id).or_default().add(&counts);
             }
         }

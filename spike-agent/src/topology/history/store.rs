@@ -117,7 +117,8 @@ pub(super) fn insert(database: &Connection, step: &Step, level: i64) -> Result<(
     Ok(())
 }
 
-/// Gives the start, the end and the data of each step, the oldest first, until `each` is false.
+/// Gives the start, the end and the data of each step, the oldest first, until `each` is false. Steps do not overlap, and
+/// in the order of their ends they come out of the index: to sort them would copy all their data.
 pub(super) fn each_between(
     database: &Connection,
     from_ms: i64,
@@ -125,7 +126,7 @@ pub(super) fn each_between(
     mut each: impl FnMut(i64, i64, &[u8]) -> bool,
 ) -> Result<()> {
     let mut steps = database.prepare_cached(
-        "SELECT from_ms, to_ms, data FROM step WHERE to_ms > ?1 AND from_ms < ?2 ORDER BY from_ms",
+        "SELECT from_ms, to_ms, data FROM step WHERE to_ms > ?1 AND from_ms < ?2 ORDER BY to_ms",
     )?;
     let mut rows = steps.query([from_ms, to_ms])?;
     while let Some(row) = rows.next()? {
@@ -171,9 +172,39 @@ pub(super) fn encode(edges: &[(u64, Counts)]) -> Option<Vec<u8>> {
     Some(data)
 }
 
-pub(super) fn decode(data: &[u8]) -> Option<Vec<(u64, Counts)>> {
-    match data.split_first() {
-        Some((&ENCODING, rest)) => postcard::from_bytes(rest).ok(),
+/// The edges of a step, one at a time: in memory they are several times as large as their data.
+pub(super) fn decode(data: &[u8]) -> Edges<'_> {
+    let start = match data.split_first() {
+        Some((&ENCODING, rest)) => postcard::take_from_bytes(rest).ok(),
         _ => None,
+    };
+    let (left, rest) = start.unwrap_or((1, &[]));
+    Edges { left, rest }
+}
+
+/// Gives an edge at a time; when one cannot be read, it ends with [`is_damaged`](Self::is_damaged).
+pub(super) struct Edges<'a> {
+    left: usize,
+    rest: &'a [u8],
+}
+
+impl Edges<'_> {
+    /// There should be more, and cannot be read.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.left > 0
+    }
+}
+
+impl Iterator for Edges<'_> {
+    type Item = (u64, Counts);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let (edge, rest) = postcard::take_from_bytes(self.rest).ok()?;
+        self.rest = rest;
+        self.left -= 1;
+        Some(edge)
     }
 }

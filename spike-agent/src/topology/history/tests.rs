@@ -24,7 +24,13 @@ fn step(from_ms: i64, to_ms: i64, edges: &[(u64, u64)]) -> Step {
 
 fn between(history: &History, from_ms: i64, to_ms: i64) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    history.each_between(from_ms, to_ms, |step| steps.push(step))?;
+    history.each_between(from_ms, to_ms, |from_ms, to_ms, edges| {
+        steps.push(Step {
+            from_ms,
+            to_ms,
+            edges: edges.collect(),
+        });
+    })?;
     Ok(steps)
 }
 
