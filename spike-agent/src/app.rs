@@ -58,7 +58,7 @@ use replays::LiveStubs;
 /// How often the hooks hear that the agent lives; they stop intercepting after 2 s without.
 const BEAT: Duration = Duration::from_millis(500);
 /// How often the hooks' table of edges is looked at for edges that rest.
-const RETIRE: Duration = Duration::from_secs(2);
+const RETIRE: Duration = Duration::from_secs(1);
 /// How long the last push to a collector may take.
 const LAST_PUSH: Duration = Duration::from_secs(2);
 /// How long captures may take to write their last packets.

@@ -83,7 +83,13 @@ fn busy_shop(world: &World) -> (Shop<'_>, Agent) {
     shop.load("0.02", "/1", &shop.fronts);
     wait_for("the whole shop on the map", LIMIT, || {
         let graph = agent.json(&["map", "--group", "service"]);
-        (triples(&graph) == expected()).then_some(())
+        // Each of the two instances of a service has its own, which begins as plain TCP.
+        let edges = graph["edges"].as_array().into_iter().flatten();
+        let instances: usize = edges
+            .filter_map(|edge| edge["edges"].as_array())
+            .map(Vec::len)
+            .sum();
+        (triples(&graph) == expected() && instances == 2 * EDGES.len()).then_some(())
     });
     (shop, agent)
 }

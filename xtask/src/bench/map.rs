@@ -37,20 +37,6 @@ const AT_ONCE: u32 = 2_500;
 pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
     build_spike()?;
     let mut stage = Stage::new("bench-map", false)?;
-    let state = stage.state_dir();
-    check(
-        cargo()
-            .args([
-                "bench",
-                "--locked",
-                "--package",
-                "spike-agent",
-                "--bench",
-                "map",
-                "--",
-            ])
-            .arg(&state),
-    )?;
     stage.place(CLIENT)?;
     let port = load::answer_all(Ipv4Addr::UNSPECIFIED)?.port().to_string();
     stage.start_agent()?;
@@ -76,28 +62,60 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
         ("map --json", Some(map)),
         ("map --json --group service", None),
         ("analyze --json", Some(analysis)),
+        ("status", None),
+    ] {
+        lines.push(time(&stage, "10,000 edges", args, bounds, options)?);
+    }
+    print_memory(&stage)?;
+    stage.stop_agent()?;
+    check(
+        cargo()
+            .args([
+                "bench",
+                "--locked",
+                "--package",
+                "spike-agent",
+                "--bench",
+                "map",
+                "--",
+            ])
+            .arg(stage.state_dir()),
+    )?;
+    stage.start_agent()?;
+    for (args, bounds) in [
         ("map --json --group service --since 10s --at 1m-ago", None),
         ("map --json --group service --since 5m", None),
         ("analyze --json --since 5m", Some(analysis)),
-        ("status", None),
     ] {
-        let words: Vec<&str> = args.split(' ').collect();
-        let mut times = Vec::new();
-        let mut size = 0;
-        for _ in 0..options.rounds {
-            let start = Instant::now();
-            size = text_of(&mut stage.spike_command(&words))?.len();
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        let found = Spread::of(&times);
-        println!("spike {args:<55} {:>8.1} ms, {} kB", found.median, size / 1000);
-        lines.push(Line {
-            what: format!("10,000 edges: `spike {args}`"),
-            against: "ms".to_owned(),
-            found,
-            bounds,
-        });
+        lines.push(time(&stage, "history of 10,000 edges", args, bounds, options)?);
     }
+    print_memory(&stage)?;
+    stage.stop_agent()?;
+    report::keep("map", &lines)?;
+    Ok(lines)
+}
+
+/// How long a command takes, in milliseconds.
+fn time(stage: &Stage, of: &str, args: &str, bounds: Option<Bounds>, options: &Options) -> Result<Line> {
+    let words: Vec<&str> = args.split(' ').collect();
+    let mut times = Vec::new();
+    let mut size = 0;
+    for _ in 0..options.rounds {
+        let start = Instant::now();
+        size = text_of(&mut stage.spike_command(&words))?.len();
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let found = Spread::of(&times);
+    println!("spike {args:<55} {:>8.1} ms, {} kB", found.median, size / 1000);
+    Ok(Line {
+        what: format!("{of}: `spike {args}`"),
+        against: "ms".to_owned(),
+        found,
+        bounds,
+    })
+}
+
+fn print_memory(stage: &Stage) -> Result<()> {
     let pid = stage.agent_pid().context("the agent runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     for key in ["VmHWM:", "VmRSS:"] {
@@ -107,7 +125,5 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Line>> {
             .unwrap_or_default();
         println!("the agent's {line}");
     }
-    stage.stop_agent()?;
-    report::keep("map", &lines)?;
-    Ok(lines)
+    Ok(())
 }
