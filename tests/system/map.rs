@@ -381,6 +381,8 @@ fn a_slow_service_shows_in_the_difference() {
     shop.load("0.02", "/0", &[mail]);
     sleep(Duration::from_secs(12));
     let before = humantime_now();
+    // The step that `before` is in counts whole.
+    sleep(Duration::from_millis(1500));
     // From now on a part of the calls to mail is slow, and a new service is called.
     let slow = shop.service("mail", &json!({ "sleep": 0.5 }));
     for _ in 0..4 {
