@@ -192,7 +192,7 @@ async fn serve(config: AgentConfig) -> Result<()> {
         otlp: config.otlp.clone(),
     };
     let exporter = Exporter::start(Arc::new(source), settings, stop.clone())?;
-    let map = Arc::new(MapKeeper::new(&config, Arc::clone(&kernel), Arc::clone(&calls)));
+    let map = Arc::new(MapKeeper::new(&config, Arc::clone(&calls)));
     let map_stop = CancellationToken::new();
     let keeping = tokio::spawn(Arc::clone(&map).run(map_stop.clone()));
     let packets = Packets::new(

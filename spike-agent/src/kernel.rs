@@ -20,7 +20,7 @@ mod tables;
 pub mod tap;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use aya::maps::{
@@ -41,6 +41,7 @@ pub use features::Features;
 pub use rules::Refusal;
 pub use samples::Samples;
 
+use crate::lock::lock;
 use packet_faults::PacketTable;
 use retired::Retired;
 use rules::RuleTable;
@@ -187,11 +188,6 @@ impl std::fmt::Debug for Kernel {
             .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
-}
-
-/// A lock whose poison does not matter: the maps are the kernel's and stay consistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn load(features: &Features, log: bool) -> Result<Ebpf> {

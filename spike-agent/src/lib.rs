@@ -18,6 +18,7 @@ pub mod export;
 pub mod fault;
 pub mod identity;
 pub mod kernel;
+mod lock;
 pub mod model;
 pub mod protocol;
 pub mod proxy;

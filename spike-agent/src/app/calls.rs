@@ -1,7 +1,7 @@
 //! Joins the kernel side's samples with the decoders, and what they find with the names on the map.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,10 +14,12 @@ use crate::calls::{
 };
 use crate::identity::{Names, Processes, Services};
 use crate::kernel::{Kernel, Samples};
+use crate::lock::lock;
+use crate::model::Window;
 use crate::model::edge::{Counted, Decoded, EdgeSample};
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeDetailView, EdgeView, MapView};
 use crate::protocol::Side;
-use crate::topology::{Flow, Who, flows, histogram, service_map};
+use crate::topology::{Facts, Flow, Recent, RecentCall, Who, flows, histogram, service_map};
 
 /// How long the names of edges may be out of date.
 const NAMES_LIVE: Duration = Duration::from_secs(1);
@@ -32,6 +34,7 @@ pub(super) struct Calls {
     resolved: Arc<Names>,
     worker: Worker,
     feed: Feed,
+    recent: Arc<Mutex<Recent>>,
     budget_percent: f64,
     ends: Arc<Mutex<Ends>>,
 }
@@ -57,7 +60,16 @@ impl Calls {
             samples: kernel.samples()?,
             resolved: Arc::clone(&resolved),
         };
-        let worker = Worker::start(source, feed.clone(), Budget::new(budget_percent / 100.0));
+        let recent = Arc::new(Mutex::new(Recent::default()));
+        let (kept, given) = (Arc::clone(&recent), feed.clone());
+        let give = move |calls: &mut Vec<EdgeCall>| {
+            if !calls.is_empty() {
+                let mut recent = lock(&kept);
+                calls.iter().for_each(|call| recent.note(call.edge, &call.call));
+            }
+            given.give(calls);
+        };
+        let worker = Worker::start(source, Budget::new(budget_percent / 100.0), give);
         Ok(Self {
             kernel,
             processes,
@@ -65,6 +77,7 @@ impl Calls {
             resolved,
             worker: worker.context("start the thread that decodes")?,
             feed,
+            recent,
             budget_percent,
             ends: Arc::default(),
         })
@@ -111,6 +124,16 @@ impl Calls {
         let edge = self.draw(edges).edges.pop();
         let detail = |(edge, histogram)| EdgeDetailView { edge, histogram };
         Ok(edge.zip(histogram).map(detail))
+    }
+
+    /// The last calls of a stretch of time, and what all have told of their edges.
+    pub(super) fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
+        let (from, to) = match window {
+            Window::SinceStart => (0, u64::MAX),
+            Window::Between(from, to) => (self.kernel.monotonic_at(from), self.kernel.monotonic_at(to)),
+        };
+        let recent = lock(&self.recent);
+        (recent.between(from, to), recent.facts())
     }
 
     /// What decoding has found out about edges.
@@ -176,7 +199,7 @@ impl Calls {
 
     /// The caller's and the callee's name; the map is read again when it may say more.
     fn ends(&self, edge: u64) -> (String, String) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = lock(&self.ends);
         let limit = if ends.by_edge.contains_key(&edge) {
             NAMES_LIVE
         } else {

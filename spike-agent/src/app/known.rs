@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use spike_common::address::{Address, Endpoint};
@@ -16,6 +16,7 @@ use spike_common::task::{Task, comm};
 use super::hosts::Hosts;
 use crate::identity::{Cgroups, Ends, Names};
 use crate::kernel::Kernel;
+use crate::lock::lock;
 use crate::model::rule::{CgroupIds, Identities};
 use crate::model::{Caller, Destination, EndSelector, NamePattern, Netns, Selector};
 
@@ -372,8 +373,4 @@ impl Identities for Known {
 fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

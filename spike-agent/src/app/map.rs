@@ -2,24 +2,21 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::calls::Calls;
-use crate::calls::{EdgeCall, Followed};
 use crate::config::AgentConfig;
-use crate::kernel::Kernel;
+use crate::lock::lock;
 use crate::model::view::EdgeView;
 use crate::model::{FieldError, Thresholds, Window};
-use crate::protocol::{Call, ProtocolName};
 use crate::topology::{
-    Counts, Facts, Flow, History, Observed, Recent, RecentCall, Recorder, Step, StepCalls, is_transport,
+    Counts, Facts, Flow, History, Observed, RecentCall, Recorder, Step, StepCalls, is_transport,
 };
 
 /// Name of the history within the state directory.
@@ -29,19 +26,17 @@ const TIDY: Duration = Duration::from_secs(60);
 
 /// The map over time.
 pub(super) struct MapKeeper {
-    kernel: Arc<Kernel>,
     calls: Arc<Calls>,
     history: Option<History>,
     step: Duration,
     recorder: Mutex<Recorder>,
-    recent: Mutex<Recent>,
     thresholds: Thresholds,
     started: SystemTime,
 }
 
 impl MapKeeper {
     /// Opens the history of the state directory. An agent whose history cannot be opened works without.
-    pub(super) fn new(config: &AgentConfig, kernel: Arc<Kernel>, calls: Arc<Calls>) -> Self {
+    pub(super) fn new(config: &AgentConfig, calls: Arc<Calls>) -> Self {
         let path = config.state_dir.join(FILE);
         let history = (config.history_size > 0).then(|| History::open(&path, config.history_size));
         let history = history.and_then(|opened| {
@@ -51,12 +46,10 @@ impl MapKeeper {
         });
         let started = SystemTime::now();
         Self {
-            kernel,
             calls,
             history,
             step: config.history_step,
             recorder: Mutex::new(Recorder::new(millis(started))),
-            recent: Mutex::default(),
             thresholds: config.analysis.clone(),
             started,
         }
@@ -64,7 +57,6 @@ impl MapKeeper {
 
     /// Ends a step now and then, until `stop`, and then a last one.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        tokio::spawn(Arc::clone(&self).follow(stop.clone()));
         if self.history.is_none() {
             return;
         }
@@ -111,40 +103,6 @@ impl MapKeeper {
             history.tidy(now)?;
         }
         Ok(())
-    }
-
-    /// Keeps the last calls.
-    async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut feed = self.calls.feed();
-        while let Some(Some(followed)) = stop.run_until_cancelled(feed.next()).await {
-            if let Followed::Call(call) = followed {
-                self.note(&call);
-            }
-        }
-    }
-
-    fn note(&self, EdgeCall { edge, call }: &EdgeCall) {
-        let facts = Facts {
-            credentials: credentials(call),
-            certificate_ends: call
-                .details
-                .get("not_after")
-                .and_then(|text| humantime::parse_rfc3339(text).ok())
-                .map(|ends| millis(ends) / 1000),
-        };
-        let mut recent = lock(&self.recent);
-        if facts != Facts::default() {
-            recent.learn(*edge, &facts);
-        }
-        let what = recent.name(&call.operation, &call.target);
-        recent.add(RecentCall {
-            edge: *edge,
-            start_ns: call.started_ns,
-            end_ns: call.ended_ns,
-            what,
-            failed: call.failed,
-            trace: call.trace.map(|trace| trace.trace_id),
-        });
     }
 
     /// What happened in a stretch of time.
@@ -267,12 +225,7 @@ impl MapKeeper {
 
     /// The last calls of a stretch of time, and what all have told of their edges.
     pub(super) fn recent(&self, window: Window) -> (Vec<RecentCall>, BTreeMap<u64, Facts>) {
-        let recent = lock(&self.recent);
-        let (from, to) = match window {
-            Window::SinceStart => (0, u64::MAX),
-            Window::Between(from, to) => (self.kernel.monotonic_at(from), self.kernel.monotonic_at(to)),
-        };
-        (recent.between(from, to), recent.facts())
+        self.calls.recent(window)
     }
 
     pub(super) fn thresholds(&self) -> Thresholds {
@@ -290,20 +243,6 @@ fn used(mut flows: Vec<Flow>) -> Vec<Flow> {
     flows
 }
 
-/// What sort of credentials a call sent for anyone to read.
-fn credentials(call: &Call) -> Option<&'static str> {
-    let is = |names: &[&str]| names.contains(&&*call.operation);
-    match call.protocol {
-        ProtocolName::Redis if is(&["AUTH"]) => Some("Redis AUTH"),
-        ProtocolName::Http1 => match call.details.get("authorization") {
-            Some("basic") => Some("HTTP Basic"),
-            Some("bearer") => Some("HTTP Bearer"),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
 fn millis(at: SystemTime) -> i64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -311,8 +250,4 @@ fn millis(at: SystemTime) -> i64 {
 
 fn time(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -49,7 +49,8 @@ impl Feed {
         })
     }
 
-    pub(super) fn give(&self, calls: &mut Vec<EdgeCall>) {
+    /// Gives calls to the followers of now.
+    pub fn give(&self, calls: &mut Vec<EdgeCall>) {
         if self.0.receiver_count() == 0 {
             calls.clear();
             return;

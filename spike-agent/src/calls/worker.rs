@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -11,7 +11,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Book, Budget, Connections, EdgeCall, Feed, Sample, Turn, Want};
+use super::{Book, Budget, Connections, EdgeCall, Sample, Turn, Want};
+use crate::lock::lock;
 
 /// Between two looks at the samples.
 const REST: Duration = Duration::from_millis(20);
@@ -47,11 +48,15 @@ struct Shared {
 }
 
 impl Worker {
-    /// Starts to decode within a share of one processor.
+    /// Starts to decode within a share of one processor, and has `give` take the calls out; what that takes counts, too.
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(source: impl Source, feed: Feed, budget: Budget) -> std::io::Result<Self> {
+    pub fn start(
+        source: impl Source,
+        budget: Budget,
+        give: impl FnMut(&mut Vec<EdgeCall>) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             book: Mutex::default(),
@@ -60,7 +65,7 @@ impl Worker {
         let inner = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("spike-calls".to_owned())
-            .spawn(move || run(source, &feed, &inner))?;
+            .spawn(move || run(source, give, &inner))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -88,7 +93,7 @@ impl Drop for Worker {
     }
 }
 
-fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
+fn run(mut source: impl Source, mut give: impl FnMut(&mut Vec<EdgeCall>), shared: &Shared) {
     let mut connections = Connections::default();
     let mut calls: Vec<EdgeCall> = Vec::new();
     source.choose(lock(&shared.budget).turn());
@@ -106,7 +111,7 @@ fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
         for (cookie, want) in connections.take_wants() {
             source.want(cookie, want);
         }
-        feed.give(&mut calls);
+        give(&mut calls);
         // A load that sets in is answered before it has taken more than its share.
         let busy = own_time();
         let used = busy.saturating_sub(busy_since);
@@ -114,7 +119,7 @@ fn run(mut source: impl Source, feed: &Feed, shared: &Shared) {
             let mut book = lock(&shared.book);
             connections.expire(monotonic_ns(), &mut book, &mut calls);
             drop(book);
-            feed.give(&mut calls);
+            give(&mut calls);
             let mut budget = lock(&shared.budget);
             if budget.adjust(since.elapsed(), used, samples) {
                 source.choose(budget.turn());
@@ -139,9 +144,4 @@ fn monotonic_ns() -> u64 {
 
 fn of(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
-}
-
-/// A lock whose poison does not matter: numbers that are only added to.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! Joins what is counted with who asks for it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
+    sync::{Arc, Mutex, Once},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,6 +19,7 @@ use super::{
     source::{Ends, Host, Source},
     text::{self, Format},
 };
+use crate::lock::lock;
 use crate::{
     calls::{EdgeCall, Followed},
     config,
@@ -172,9 +173,4 @@ impl Exporter {
             spans.give(call, ends, |ns| self.source.wall_clock(ns));
         }
     }
-}
-
-/// A lock whose poison does not matter: numbers that are only added to.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

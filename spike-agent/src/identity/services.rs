@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use super::{
     place::{Container, Place},
     service::Service,
 };
+use crate::lock::lock;
 use crate::model::{ServiceKind, ServiceRule};
 
 /// Bounds the memory for processes; those asked for longest ago are forgotten.
@@ -164,10 +165,6 @@ impl Services {
         let parents = look.and_then(|look| of(look.parent)).unwrap_or_default();
         [own, parents].concat()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

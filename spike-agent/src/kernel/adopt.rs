@@ -20,11 +20,12 @@ use spike_common::socket::{
 use spike_common::task::{EXECUTABLE_LEN, Task};
 use tracing::{debug, info, warn};
 
+use super::Kernel;
 use super::joins::{End, callers};
 use super::netns::told_cookie;
 use super::sock_diag::{TcpSocket, tcp_sockets};
 use super::tables::monotonic_ns;
-use super::{Kernel, lock};
+use crate::lock::lock;
 
 /// The TCP state of a listener.
 pub(super) const LISTEN: u8 = 10;

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use spike_common::task::Task;
 
+use super::Kernel;
 use super::adopt::{LISTEN, cgroup_of, socket_inode, task_of};
 use super::sock_diag::{TcpSocket, can_destroy, destroy, tcp_sockets};
-use super::{Kernel, lock};
+use crate::lock::lock;
 
 /// What one namespace has.
 struct Namespace {

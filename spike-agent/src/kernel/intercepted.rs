@@ -7,8 +7,9 @@ use spike_common::name::NameKey;
 use spike_common::socket::{Binder, Flow, FlowKey, ServiceKey};
 use tokio::io::unix::AsyncFd;
 
+use super::Kernel;
 use super::tables::plain;
-use super::{Kernel, lock};
+use crate::lock::lock;
 
 impl Kernel {
     /// Says whether SYNs may be held: only while somebody reads them and can let them go on.

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use spike_common::address::Endpoint;
 use spike_common::socket::ServiceKey;
 
-use super::{Kernel, lock};
+use super::Kernel;
+use crate::lock::lock;
 use crate::safety::netns::inside;
 
 impl Kernel {

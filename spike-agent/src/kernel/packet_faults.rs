@@ -19,7 +19,8 @@ use spike_common::packet_fault::{
 };
 
 use super::attach::classifier;
-use super::{Kernel, Maps, clsact, lock, route};
+use super::{Kernel, Maps, clsact, route};
+use crate::lock::lock;
 use crate::model::packet_effect::InterfaceName;
 use crate::model::{FieldError, PacketEffect, Selector};
 use crate::safety::netns::{find, inside};

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use spike_common::packet::PacketHeader;
 
+use super::Kernel;
 use super::tables::plain;
-use super::{Kernel, lock};
+use crate::lock::lock;
 
 /// Packets between two calls without one.
 const BATCH: usize = 1024;

@@ -4,7 +4,8 @@ use std::{collections::HashMap, time::Instant};
 
 use spike_common::edge::{Edge, EdgeStats};
 
-use super::{Kernel, lock};
+use super::Kernel;
+use crate::lock::lock;
 use crate::model::edge::{Compact, EdgeSample, MOST_EDGES};
 
 /// Most memory that the hooks' counts of edges take, on hosts with so many CPUs that it matters.

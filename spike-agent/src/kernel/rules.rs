@@ -9,7 +9,8 @@ use spike_common::chance::threshold;
 use spike_common::config::DATAGRAMS;
 use spike_common::rule::{KernelFault, REDIRECT_DATAGRAMS, RuleKey, RuleValue};
 
-use super::{Kernel, lock};
+use super::Kernel;
+use crate::lock::lock;
 use crate::model::rule::Compiled;
 
 const DATA: usize = size_of::<RuleKey>() - 4;

@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use spike_common::sample::SampleHeader;
 
+use super::Kernel;
 use super::tables::plain;
-use super::{Kernel, lock};
+use crate::lock::lock;
 
 /// The reader of the samples; there is one.
 pub struct Samples {

@@ -14,7 +14,8 @@ use spike_common::task::Task;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::{Kernel, lock};
+use super::Kernel;
+use crate::lock::lock;
 use crate::model::edge::{Compact, EdgeSample};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the hooks' clock.

@@ -11,7 +11,8 @@ use spike_common::packet::{TapLink, link_key};
 
 use super::attach::classifier;
 use super::links::Link;
-use super::{Kernel, clsact, lock};
+use super::{Kernel, clsact};
+use crate::lock::lock;
 use crate::safety::netns::inside;
 use crate::safety::{Direction, Entry, EntryId, Journal, current_netns};
 

@@ -5,7 +5,7 @@ use std::{
     io,
     net::{SocketAddr, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use super::{
     upstream::{self, UpstreamError},
 };
 use crate::fault::pipeline::ConnectFailure;
+use crate::lock::lock;
 
 /// How long a caller may take to come after its SYN went on: it may have given up meanwhile, and tells nobody.
 const COMES_WITHIN: Duration = Duration::from_secs(30);
@@ -250,10 +251,6 @@ impl Outcome {
             _ => Self::Refused,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a caller calls from, had it not been sent here: by its own routes.

@@ -37,6 +37,7 @@ use self::{
     entry::Known,
     follower::{Command, Follower},
 };
+use crate::lock::lock;
 use crate::{model::view::NamespaceView, proxy::UpstreamSockets};
 
 /// Requests of the kernel's that may wait; more are dropped, since the next look at the host finds the same.
@@ -149,7 +150,7 @@ impl Namespaces {
 
     /// The namespaces in which connections can be intercepted, or why they cannot; none while not armed.
     pub fn view(&self) -> Vec<NamespaceView> {
-        let known = entry::lock(&self.known);
+        let known = lock(&self.known);
         known.iter().map(|(inode, known)| known.view(*inode)).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket as StdUdpSocket},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{DatagramAnswers, Opened, Original, Proxy, Reply, UpstreamSockets, tap::Taps, upstream};
+use crate::lock::lock;
 use crate::{
     fault::{datagrams::Fate, timer},
     model::Direction,
@@ -393,8 +394,4 @@ impl Ord for InLine {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,6 +19,7 @@ use super::{
     inside::{self, Datagrams, Loopback, Opened},
     upstream::{Here, Inside},
 };
+use crate::lock::lock;
 use crate::{
     model::view::{NamespaceState, NamespaceView},
     proxy::UpstreamSockets,
@@ -26,10 +27,6 @@ use crate::{
 
 /// The known namespaces, by inode.
 pub(super) type Known = Mutex<BTreeMap<u64, Entry>>;
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A known namespace.
 pub(super) struct Entry {

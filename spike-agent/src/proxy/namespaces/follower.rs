@@ -22,11 +22,12 @@ use super::{
     ListenerTable, Serve,
     discover::{self, Place},
     door::Door,
-    entry::{Entry, Kind, Known, Open, lock},
+    entry::{Entry, Kind, Known, Open},
     inside::{self, Failure, Opened},
     mounts::MountEvents,
     upstream::Inside,
 };
+use crate::lock::lock;
 
 /// Between two looks at the host.
 const INTERVAL: Duration = Duration::from_secs(1);
