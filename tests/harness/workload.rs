@@ -4,8 +4,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -17,10 +19,20 @@ use crate::{
 /// Size of the file that nginx serves as `/small`.
 pub const SMALL: usize = 1024;
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now. The kernel gives none of these to a connection (`ip_local_port_range`, ip(7)), which
+/// would be in the way of the server that is to have it, or connect to itself while one waits for that.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind to a free port");
-    listener.local_addr().expect("the port").port()
+    const PORTS: Range<u32> = 12_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Another process of tests begins elsewhere.
+    let first = std::process::id().wrapping_mul(97);
+    let mut ports = (0..count).map(|_| {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(PORTS.start + number % count).expect("a port")
+    });
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(is_free).expect("a free port")
 }
 
 /// Waits until somebody listens at an address of this namespace; asked from outside the world's cgroup.

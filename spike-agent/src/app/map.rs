@@ -197,9 +197,9 @@ impl MapKeeper {
             return Err(FieldError::new("since", how).into());
         };
         let (from, to) = (millis(from), millis(to));
-        let flows = used(self.calls.flows()?);
-        // Held meanwhile, so that no step is read twice or not at all.
+        // Held meanwhile, so that no step is read twice or not at all, and none ends after these counts.
         let recorder = lock(&self.recorder);
+        let flows = used(self.calls.flows()?);
         history.each_between(from, to, &mut each)?;
         let now = recorder.so_far(&flows, millis(SystemTime::now()));
         if now.from_ms < to && now.to_ms > from {
