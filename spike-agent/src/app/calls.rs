@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
@@ -18,7 +18,7 @@ use crate::lock::lock;
 use crate::model::Window;
 use crate::model::edge::{Counted, Decoded, EdgeSample};
 use crate::model::view::{CallEvent, CallView, DecodingView, EdgeDetailView, EdgeView, MapView};
-use crate::protocol::Side;
+use crate::protocol::{Call, ProtocolName, Side};
 use crate::topology::{Facts, Flow, Recent, RecentCall, Who, flows, histogram, service_map};
 
 /// How long the names of edges may be out of date.
@@ -65,7 +65,7 @@ impl Calls {
         let give = move |calls: &mut Vec<EdgeCall>| {
             if !calls.is_empty() {
                 let mut recent = lock(&kept);
-                calls.iter().for_each(|call| recent.note(call.edge, &call.call));
+                calls.iter().for_each(|call| note(&mut recent, call));
             }
             given.give(calls);
         };
@@ -291,5 +291,43 @@ impl Source for KernelSource {
             Want::Little => WANT_LITTLE,
         };
         self.samples.want(cookie, want);
+    }
+}
+/// Keeps a decoded call, and what it tells of its edge.
+fn note(recent: &mut Recent, EdgeCall { edge, call }: &EdgeCall) {
+    let facts = Facts {
+        credentials: credentials(call),
+        certificate_ends: call
+            .details
+            .get("not_after")
+            .and_then(|text| humantime::parse_rfc3339(text).ok())
+            .and_then(|ends| ends.duration_since(UNIX_EPOCH).ok())
+            .and_then(|ends| i64::try_from(ends.as_secs()).ok()),
+    };
+    if facts != Facts::default() {
+        recent.learn(*edge, &facts);
+    }
+    let what = recent.name(&call.operation, &call.target);
+    recent.add(RecentCall {
+        edge: *edge,
+        start_ns: call.started_ns,
+        end_ns: call.ended_ns,
+        what,
+        failed: call.failed,
+        trace: call.trace.map(|trace| trace.trace_id),
+    });
+}
+
+/// What sort of credentials a call sent for anyone to read.
+fn credentials(call: &Call) -> Option<&'static str> {
+    let is = |names: &[&str]| names.contains(&&*call.operation);
+    match call.protocol {
+        ProtocolName::Redis if is(&["AUTH"]) => Some("Redis AUTH"),
+        ProtocolName::Http1 => match call.details.get("authorization") {
+            Some("basic") => Some("HTTP Basic"),
+            Some("bearer") => Some("HTTP Bearer"),
+            _ => None,
+        },
+        _ => None,
     }
 }

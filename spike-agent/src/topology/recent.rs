@@ -2,12 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use crate::{
-    model::edge::MOST_EDGES,
-    protocol::{Call, ProtocolName},
-};
+use crate::model::edge::MOST_EDGES;
 
 /// Calls that are kept: some 3 MB.
 const CALLS: usize = 32_768;
@@ -52,40 +48,15 @@ pub struct Recent {
 
 impl Recent {
     /// Adds a call, in place of the oldest when there is no more room.
-    fn add(&mut self, call: RecentCall) {
+    pub fn add(&mut self, call: RecentCall) {
         if self.calls.len() == CALLS {
             self.calls.pop_front();
         }
         self.calls.push_back(call);
     }
 
-    /// Keeps a decoded call of an edge, and what it tells of that.
-    pub fn note(&mut self, edge: u64, call: &Call) {
-        let facts = Facts {
-            credentials: credentials(call),
-            certificate_ends: call
-                .details
-                .get("not_after")
-                .and_then(|text| humantime::parse_rfc3339(text).ok())
-                .and_then(|ends| ends.duration_since(UNIX_EPOCH).ok())
-                .and_then(|ends| i64::try_from(ends.as_secs()).ok()),
-        };
-        if facts != Facts::default() {
-            self.learn(edge, &facts);
-        }
-        let what = self.name(&call.operation, &call.target);
-        self.add(RecentCall {
-            edge,
-            start_ns: call.started_ns,
-            end_ns: call.ended_ns,
-            what,
-            failed: call.failed,
-            trace: call.trace.map(|trace| trace.trace_id),
-        });
-    }
-
     /// A request's name: the same text is kept once.
-    fn name(&mut self, operation: &str, target: &str) -> Arc<str> {
+    pub fn name(&mut self, operation: &str, target: &str) -> Arc<str> {
         self.text.clear();
         self.text.push_str(operation);
         if !target.is_empty() {
@@ -104,7 +75,7 @@ impl Recent {
     }
 
     /// Notes what a call told of its edge.
-    fn learn(&mut self, edge: u64, facts: &Facts) {
+    pub fn learn(&mut self, edge: u64, facts: &Facts) {
         if self.facts.len() >= MOST_EDGES && !self.facts.contains_key(&edge) {
             return;
         }
@@ -122,20 +93,6 @@ impl Recent {
     /// What calls have told of their edges.
     pub fn facts(&self) -> BTreeMap<u64, Facts> {
         self.facts.clone()
-    }
-}
-
-/// What sort of credentials a call sent for anyone to read.
-fn credentials(call: &Call) -> Option<&'static str> {
-    let is = |names: &[&str]| names.contains(&&*call.operation);
-    match call.protocol {
-        ProtocolName::Redis if is(&["AUTH"]) => Some("Redis AUTH"),
-        ProtocolName::Http1 => match call.details.get("authorization") {
-            Some("basic") => Some("HTTP Basic"),
-            Some("bearer") => Some("HTTP Bearer"),
-            _ => None,
-        },
-        _ => None,
     }
 }
 

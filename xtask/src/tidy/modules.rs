@@ -10,19 +10,20 @@ use super::Finding;
 /// not listed fails, so that its place is decided and not fallen into.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("lock", &[]),
     ("config", &["model"]),
     // The journal, for what a packet program leaves on an interface.
-    ("kernel", &["model", "safety"]),
+    ("kernel", &["lock", "model", "safety"]),
     ("fault", &["model"]),
     ("bus", &["model"]),
-    ("identity", &["model"]),
+    ("identity", &["lock", "model"]),
     // Pure: fed with bytes by whoever has them.
     ("protocol", &[]),
     // The original destination comes to the proxy by a trait, so that it never needs `kernel`.
-    ("proxy", &["model", "fault", "bus"]),
-    ("calls", &["model", "protocol"]),
+    ("proxy", &["lock", "model", "fault", "bus"]),
+    ("calls", &["lock", "model", "protocol"]),
     // What is exported comes to it by a trait, so that it never needs `kernel` or `identity`.
-    ("export", &["model", "config", "protocol", "calls"]),
+    ("export", &["lock", "model", "config", "protocol", "calls"]),
     ("capture", &["model", "bus", "identity"]),
     // A file of its own, and what fills it; the way of the bytes to it is `app`'s.
     ("recording", &["model", "protocol"]),
